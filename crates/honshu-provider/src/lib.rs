@@ -1,0 +1,1 @@
+//! honshu-provider.
