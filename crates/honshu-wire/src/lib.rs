@@ -1,1 +1,18 @@
-//! honshu-wire.
+//! The public JSON and SSE shapes of every dialect and the pure translations between them and the words of
+//! `honshu-domain`, in both directions: callers are served by `honshu-api`, upstreams are spoken to by
+//! `honshu-provider`, and both use the same modules, so that a dialect is understood in one place.
+//!
+//! Nothing here does I/O, reads a clock or makes a decision about a run. Bytes in, words out, and back.
+
+pub mod chat;
+pub mod error;
+mod head;
+mod json;
+pub mod models;
+pub mod oci;
+pub mod passthrough;
+mod problems;
+pub mod responses;
+mod sampling;
+pub mod sse;
+mod upstream;

@@ -1,0 +1,1 @@
+//! OCI dialect types.
