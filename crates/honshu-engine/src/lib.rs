@@ -1,1 +1,25 @@
-//! honshu-engine.
+//! Embedded inference: load a GGUF model, batch many sequences, share prefixes, sample, stop.
+//!
+//! A loaded model has one operating-system thread that owns its context and is the only one that computes with it;
+//! everything else talks to it through [`LoadedModel::submit`] and reads events. The engine knows tokens and text,
+//! not HTTP, keys or tenants (a job carries a fairness key and a salt instead). It must never abort the process for a
+//! reason that a caller or a model file can bring about.
+
+mod error;
+mod estimate;
+mod events;
+mod gguf;
+mod job;
+mod model;
+mod scheduler;
+mod selftest;
+mod sys;
+
+pub use error::{EngineError, LoadError, SubmitError};
+pub use events::JobEvents;
+pub use job::{
+    Constraint, FinishReason, Job, JobEvent, JobUsage, LOGPROBS_MAX, Sampling, Token, TokenLogprob, TokenMask,
+    TopLogprob,
+};
+pub use model::{EngineStats, FlashAttention, KvLayout, LoadOptions, LoadedModel, ModelMeta};
+pub use selftest::{CpuMode, SelfTestError, run_self_test_child, self_test};

@@ -1,0 +1,41 @@
+# Included by CMake at the end of llama.cpp's first project() call, because .cargo/config.toml puts this
+# file's path into CMAKE_PROJECT_INCLUDE and the build script of llama-cpp-sys-2 hands CMAKE_* variables on.
+#
+# It decides for which processor the tensor code is compiled. The binding itself assumes AVX2 and nothing
+# newer; on a processor with AVX-512 or AMX that costs a factor of two to four.
+#
+#   HONSHU_CPU=native    (default) this machine's instructions: right where the builder also serves
+#   HONSHU_CPU=portable  the binding's own choice (x86-64 with AVX2), for moving one static binary around
+#
+# The cargo feature `portable` of honshu-engine (every variant built, the best one loaded at run time) excludes
+# -march=native, and so does cross-compilation; both are left alone. After changing HONSHU_CPU run
+# `cargo clean -p llama-cpp-sys-2`, as cargo cannot know that the answer would differ.
+
+include_guard(GLOBAL)
+
+set(honshu_cpu "$ENV{HONSHU_CPU}")
+if (honshu_cpu STREQUAL "")
+    set(honshu_cpu "native")
+endif()
+if (NOT honshu_cpu MATCHES "^(native|portable)$")
+    message(FATAL_ERROR "HONSHU_CPU is `${honshu_cpu}`; use native or portable")
+endif()
+
+if (honshu_cpu STREQUAL "native" AND NOT CMAKE_CROSSCOMPILING AND NOT GGML_BACKEND_DL AND NOT MSVC)
+    # FORCE, because the binding's build script has already put GGML_NATIVE=OFF into the cache.
+    set(GGML_NATIVE ON CACHE BOOL "tensor code for the building machine (honshu native/cpu.cmake)" FORCE)
+    if (CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
+        # A pinned baseline would win over GGML_NATIVE.
+        set(GGML_CPU_ARM_ARCH "" CACHE STRING "unset: native (honshu native/cpu.cmake)" FORCE)
+    endif()
+    message(STATUS "honshu: compiling the tensor code for this machine")
+else()
+    message(STATUS "honshu: compiling portable tensor code")
+endif()
+
+# See the header for the reason. Only C++ files of ggml use the tile intrinsics.
+if (CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13
+        AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+    string(APPEND CMAKE_CXX_FLAGS " -include \"${CMAKE_CURRENT_LIST_DIR}/amx_tile_config.h\"")
+    message(STATUS "honshu: repairing _tile_loadconfig of gcc ${CMAKE_CXX_COMPILER_VERSION}")
+endif()
