@@ -1,0 +1,12 @@
+//! The client against real sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed test is a panic"
+)]
+
+mod addresses;
+mod connections;
+mod encrypted;
+mod redirects;
+mod server;
