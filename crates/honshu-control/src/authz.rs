@@ -1,0 +1,187 @@
+//! Authorization, from memory: the one place where this crate asks the policies.
+//!
+//! What is not allowed and what is not there get the same answer, with an id of the same form.
+
+use std::sync::Arc;
+
+use honshu_domain::{Error, ErrorKind, Ocid, Principal, PrincipalKind, Region, Timestamp};
+use honshu_policy::{
+    Authorized, Authorizer, Denied, Operation, Permission, Request, Requester, Target,
+};
+
+use crate::context::OpCtx;
+use crate::control::Control;
+use crate::decisions::RecordedDecision;
+use crate::state::Snapshot;
+
+/// The one sentence for "not allowed" and "not there" (OCI's own words).
+pub(crate) const NOT_FOUND: &str = "Authorization failed or requested resource not found.";
+
+/// Answers permission questions for the requests of one region. Cheap to clone.
+#[derive(Clone)]
+pub struct RegionAuthorizer {
+    control: Arc<Control>,
+    region: Region,
+}
+
+impl Authorizer for RegionAuthorizer {
+    fn authorize(
+        &self,
+        principal: &Principal,
+        permission: Permission,
+        target: &Target<'_>,
+    ) -> Result<Authorized, Box<Denied>> {
+        let now = self.control.clock.now();
+        self.control.decide(principal, permission, target, &self.region, now)
+    }
+}
+
+impl Control {
+    /// Who answers permission questions for requests that come in at `region`.
+    pub fn authorizer(self: &Arc<Self>, region: &Region) -> RegionAuthorizer {
+        RegionAuthorizer { control: Arc::clone(self), region: region.clone() }
+    }
+
+    /// Decides with the snapshot of now and keeps a denial.
+    fn decide(
+        &self,
+        principal: &Principal,
+        permission: Permission,
+        target: &Target<'_>,
+        region: &Region,
+        now: Timestamp,
+    ) -> Result<Authorized, Box<Denied>> {
+        let request = Request {
+            principal: Requester::from(principal),
+            permission,
+            target: target.clone(),
+            region_key: Some(region.key()),
+            time: now,
+            network_sources: None,
+        };
+        let snapshot = self.state.load();
+        let denied = match &snapshot.policies.compiled {
+            Some(set) => match set.authorize(&request) {
+                Ok(authorized) => return Ok(authorized),
+                Err(denied) => denied,
+            },
+            // Nobody can be authenticated without a tenancy; this set knows none and refuses everything.
+            None => match self.nothing.authorize(&request) {
+                Ok(authorized) => return Ok(authorized),
+                Err(denied) => denied,
+            },
+        };
+        let decision = denied.decision();
+        let id = self.decisions.keep(
+            RecordedDecision {
+                id: String::new(),
+                at: now,
+                principal: principal.id.clone(),
+                region: region.name().to_owned(),
+                operation: request.operation(),
+                permission: Some(permission),
+                target: target.compartment_id.to_owned(),
+                model: target.model_id.map(str::to_owned),
+                reason: Some(decision.reason),
+                because: decision.because.iter().map(|source| (**source).clone()).collect(),
+            },
+            &*self.entropy,
+        );
+        Err(Box::new((*denied).with_decision_id(id)))
+    }
+
+    /// Asks without keeping a denial: for what a list leaves out.
+    pub(crate) fn may(&self, snapshot: &Snapshot, ctx: &OpCtx, operation: Operation, compartment: &Ocid) -> bool {
+        let Some(set) = &snapshot.policies.compiled else { return false };
+        operation.permissions().iter().all(|permission| {
+            set.decide(&Request {
+                principal: Requester::from(&ctx.principal),
+                permission: *permission,
+                target: Target::new(compartment.as_str()).operation(operation),
+                region_key: Some(ctx.region.key()),
+                time: ctx.now,
+                network_sources: None,
+            })
+            .is_allowed()
+        })
+    }
+
+    /// Demands every permission of `operation` in `compartment`.
+    ///
+    /// # Errors
+    /// The same not-found error as for a compartment that is not there, with a decision id. A key is refused
+    /// as not authenticated: the management plane takes signed requests only.
+    pub fn authorize_operation(
+        &self,
+        ctx: &OpCtx,
+        operation: Operation,
+        compartment: &Ocid,
+    ) -> Result<(), Error> {
+        let target = Target::new(compartment.as_str()).operation(operation);
+        self.authorize_target(ctx, operation, &target)
+    }
+
+    /// The same with more known of the target.
+    pub(crate) fn authorize_target(
+        &self,
+        ctx: &OpCtx,
+        operation: Operation,
+        target: &Target<'_>,
+    ) -> Result<(), Error> {
+        self.refuse_keys(ctx)?;
+        for permission in operation.permissions() {
+            self.decide(&ctx.principal, *permission, target, &ctx.region, ctx.now)
+                .map_err(|denied| {
+                    not_found().with_decision_id(denied.decision_id().unwrap_or_default())
+                })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn refuse_keys(&self, ctx: &OpCtx) -> Result<(), Error> {
+        match ctx.principal.kind {
+            PrincipalKind::User => Ok(()),
+            PrincipalKind::ApiKey => Err(Error::new(
+                ErrorKind::Unauthenticated,
+                "the required information to complete authentication was not provided or was incorrect",
+            )),
+        }
+    }
+
+    /// The answer for what is not there: the same as for what may not be seen.
+    pub(crate) fn missing(&self, ctx: &OpCtx, operation: Operation, asked: &str) -> Error {
+        let id = self.decisions.keep(
+            RecordedDecision {
+                id: String::new(),
+                at: ctx.now,
+                principal: ctx.principal.id.clone(),
+                region: ctx.region.name().to_owned(),
+                operation: Some(operation),
+                permission: None,
+                target: asked.chars().take(Ocid::BYTES_MAX).collect(),
+                model: None,
+                reason: None,
+                because: Vec::new(),
+            },
+            &*self.entropy,
+        );
+        not_found().with_decision_id(id)
+    }
+
+    /// Opens a decision id for those who may read policies in the tenancy.
+    ///
+    /// # Errors
+    /// Not found, for an unknown or forgotten id as for a caller who may not ask.
+    pub fn explain(&self, ctx: &OpCtx, id: &str) -> Result<RecordedDecision, Error> {
+        let root = self.state.load().identity.root().cloned();
+        let root = root.ok_or_else(|| self.missing(ctx, Operation::GetPolicy, id))?;
+        self.authorize_operation(ctx, Operation::GetPolicy, &root)?;
+        self.decisions
+            .find(id, ctx.now)
+            .ok_or_else(|| self.missing(ctx, Operation::GetPolicy, id))
+    }
+}
+
+fn not_found() -> Error {
+    Error::new(ErrorKind::NotFound, NOT_FOUND)
+}

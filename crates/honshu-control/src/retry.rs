@@ -1,0 +1,130 @@
+//! Repetitions of a create or renew: the retry token is remembered in the database for a day, the secrets in
+//! memory for as long as a client may reasonably repeat.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use honshu_domain::{Error, ErrorKind, Timestamp};
+use honshu_store::RetryEntry;
+use serde::Serialize;
+
+use crate::context::OpCtx;
+use crate::control::Control;
+use crate::limits::{
+    RETRY_TOKEN_BYTES_MAX, RETRY_TOKEN_LIFE, SECRETS_AGAIN_LIFE, SECRETS_AGAIN_MAX,
+};
+use crate::secret::PlainSecret;
+
+type Key = (String, String, String);
+type Secrets = Vec<(String, PlainSecret)>;
+
+#[derive(Default)]
+struct Kept {
+    order: VecDeque<Key>,
+    by_key: HashMap<Key, (Timestamp, Secrets)>,
+}
+
+/// Secrets that a repeated request may still be shown. They wipe themselves when they leave.
+#[derive(Default)]
+pub(crate) struct SecretsAgain(Mutex<Kept>);
+
+impl SecretsAgain {
+    /// Keeps the secrets of a request, before it is carried out.
+    pub(crate) fn keep(&self, entry: &RetryEntry, now: Timestamp, secrets: Secrets) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(oldest) = kept.order.front() {
+            let old = kept.by_key.get(oldest).is_none_or(|(until, _)| *until <= now);
+            if !old && kept.order.len() < SECRETS_AGAIN_MAX {
+                break;
+            }
+            if let Some(oldest) = kept.order.pop_front() {
+                kept.by_key.remove(&oldest);
+            }
+        }
+        let key = key_of(entry);
+        kept.order.push_back(key.clone());
+        kept.by_key.insert(key, (now.plus(SECRETS_AGAIN_LIFE), secrets));
+    }
+
+    /// Drops the secrets of a request that failed.
+    pub(crate) fn drop_for(&self, entry: &RetryEntry) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).by_key.remove(&key_of(entry));
+    }
+
+    /// The secrets of a request, by name and in clear, if they are still kept.
+    pub(crate) fn find(&self, entry: &RetryEntry, now: Timestamp) -> Vec<(String, String)> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.by_key
+            .get(&key_of(entry))
+            .filter(|(until, _)| now < *until)
+            .map(|(_, secrets)| {
+                secrets
+                    .iter()
+                    .map(|(name, secret)| (name.clone(), secret.reveal().to_owned()))
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+}
+
+fn key_of(entry: &RetryEntry) -> Key {
+    (entry.principal.clone(), entry.operation.clone(), entry.token.clone())
+}
+
+impl Control {
+    /// The entry that a request with this token would take; `None` without a token.
+    pub(crate) fn retry_entry(
+        &self,
+        ctx: &OpCtx,
+        operation: &str,
+        token: Option<&str>,
+        resource: &str,
+        details: &impl Serialize,
+    ) -> Result<Option<RetryEntry>, Error> {
+        let Some(token) = token else { return Ok(None) };
+        if token.is_empty() || token.len() > RETRY_TOKEN_BYTES_MAX {
+            return Err(Error::invalid_at(
+                "opc-retry-token",
+                format!("must have 1 to {RETRY_TOKEN_BYTES_MAX} characters"),
+            ));
+        }
+        let mut asked = serde_json::to_vec(details).map_err(Error::internal)?;
+        asked.extend_from_slice(ctx.region.name().as_bytes());
+        let mut request_digest = [0_u8; 32];
+        request_digest.copy_from_slice(
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &asked).as_ref(),
+        );
+        Ok(Some(RetryEntry {
+            principal: ctx.principal.id.as_str().to_owned(),
+            operation: operation.to_owned(),
+            token: token.to_owned(),
+            request_digest,
+            resource: resource.to_owned(),
+            expires: ctx.now.plus(RETRY_TOKEN_LIFE),
+        }))
+    }
+
+    /// The earlier request that took the token.
+    ///
+    /// # Errors
+    /// 409 `InvalidatedRetryToken` when it asked for something else.
+    pub(crate) async fn earlier(
+        &self,
+        ctx: &OpCtx,
+        wanted: Option<&RetryEntry>,
+    ) -> Result<Option<RetryEntry>, Error> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        let found = self
+            .store
+            .find_retry(&wanted.principal, &wanted.operation, &wanted.token, ctx.now)
+            .await?;
+        if found.as_ref().is_some_and(|found| found.request_digest != wanted.request_digest) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "the retry token was used for another request; use a new token for a new request",
+            )
+            .with_code("InvalidatedRetryToken"));
+        }
+        Ok(found)
+    }
+}
