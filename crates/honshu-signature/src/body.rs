@@ -100,6 +100,14 @@ impl BodyDigest {
     }
 }
 
+/// SHA-256 of `bytes`.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    out
+}
+
 /// The value of `x-content-sha256` for a body.
 #[must_use]
 pub fn sha256_base64(body: &[u8]) -> String {

@@ -27,7 +27,7 @@ mod keys;
 mod sign;
 mod verify;
 
-pub use body::{BodyDigest, BodyRule, sha256_base64};
+pub use body::{BodyDigest, BodyRule, sha256, sha256_base64};
 pub use canonical::CanonicalRequest;
 pub use error::{BodyError, KeyError, SignError, SignatureError};
 pub use header::{AUTHORIZATION_BYTES_MAX, SignatureHeader, is_signature_scheme};

@@ -1,0 +1,60 @@
+//! What is known of a request before anybody reads its body: ids, region, plane.
+
+use std::sync::Arc;
+
+use honshu_domain::{Region, RequestId};
+
+/// Which API a path belongs to; it decides the shape of errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Plane {
+    /// OpenAI-compatible paths.
+    OpenAi,
+    /// OCI native inference, `/20231130/actions/*`.
+    NativeInference,
+    /// OCI management and identity.
+    Management,
+    /// Health.
+    Operations,
+}
+
+impl Plane {
+    /// The plane of a path, by its prefix. Paths that nobody serves are answered in the shape of the plane
+    /// that they look like.
+    pub(crate) fn of(path: &str) -> Self {
+        if OPENAI_BASES.iter().any(|base| {
+            path.strip_prefix(base)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }) {
+            Self::OpenAi
+        } else if path.starts_with("/20231130/actions") {
+            Self::NativeInference
+        } else if path.starts_with("/20231130") || path.starts_with("/20160918") {
+            Self::Management
+        } else if matches!(path, "/healthz" | "/readyz") {
+            Self::Operations
+        } else {
+            Self::OpenAi
+        }
+    }
+}
+
+/// Where the OpenAI-compatible routes are mounted. The first is the article's, `/openai/v1` the current one.
+pub(crate) const OPENAI_BASES: [&str; 4] = [
+    "/20231130/actions/v1",
+    "/openai/v1",
+    "/20231130/openai/v1",
+    "/v1",
+];
+
+/// What the head of a request told.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The id under which the log has this request.
+    pub request_id: RequestId,
+    /// `clientId/serverId`, as OCI's `opc-request-id`; only the server's part where the client sent none.
+    pub opc_request_id: Arc<str>,
+    /// The region that was addressed.
+    pub region: Region,
+    /// The API.
+    pub plane: Plane,
+}

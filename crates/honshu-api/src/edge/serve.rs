@@ -1,0 +1,248 @@
+//! The accept loop: take connections up to a cap, find out what they speak, serve them, drain and stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::io::GateIo;
+use super::limits::EdgeLimits;
+use super::reply::Refusal;
+use super::service::{Exchange, Guarded, ListenerTag, RequestInfo};
+use super::tls::Tls;
+
+/// How a connection over HTTP/2 begins (RFC 9113, 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Pause after a failed accept, such as when no file is left: trying at once would only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A socket that is bound, with its name and certificates.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// Its name.
+    pub tag: ListenerTag,
+    /// Certificates; absent means plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Connections that were still answering at the deadline and were cut.
+    pub cut: usize,
+}
+
+struct Shared {
+    router: Router,
+    limits: Arc<EdgeLimits>,
+    connections: AtomicUsize,
+    drain: CancellationToken,
+    cut: CancellationToken,
+}
+
+/// Serves until `drain` is cancelled, then lets running answers end for at most `drain_timeout`. Cancelling
+/// `cut` ends them at once.
+pub async fn serve(
+    listeners: Vec<Listener>,
+    router: Router,
+    limits: EdgeLimits,
+    drain: CancellationToken,
+    cut: CancellationToken,
+) -> DrainReport {
+    let shared = Arc::new(Shared {
+        router,
+        limits: Arc::new(limits),
+        connections: AtomicUsize::new(0),
+        drain,
+        cut,
+    });
+    let tasks = TaskTracker::new();
+    let accepting = TaskTracker::new();
+    for listener in listeners {
+        accepting.spawn(accept(listener, Arc::clone(&shared), tasks.clone()));
+    }
+    accepting.close();
+    accepting.wait().await;
+    tasks.close();
+    let drained = tokio::select! {
+        drained = timeout(shared.limits.drain_timeout, tasks.wait()) => drained.is_ok(),
+        () = shared.cut.cancelled() => false,
+    };
+    let left = if drained { 0 } else { tasks.len() };
+    shared.cut.cancel();
+    tasks.wait().await;
+    DrainReport { cut: left }
+}
+
+async fn accept(listener: Listener, shared: Arc<Shared>, tasks: TaskTracker) {
+    let follow = async {
+        match &listener.tls {
+            Some(tls) => tls.follow(shared.limits.tls_poll_interval).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(follow);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.drain.cancelled() => return,
+            () = &mut follow => return,
+            accepted = listener.socket.accept() => accepted,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let info = RequestInfo {
+            listener: listener.tag.clone(),
+            peer,
+        };
+        let open = shared.connections.fetch_add(1, Ordering::AcqRel);
+        let place = Place(Arc::clone(&shared));
+        if open >= shared.limits.connections_max {
+            let encrypted = listener.tls.is_some();
+            tasks.spawn(shed(socket, encrypted, place));
+            continue;
+        }
+        let acceptor = listener.tls.as_ref().map(|tls| tls.acceptor());
+        let shared = Arc::clone(&shared);
+        tasks.spawn(async move {
+            let cut = shared.cut.clone();
+            tokio::select! {
+                () = connection(socket, acceptor, info, &shared) => {}
+                () = cut.cancelled() => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+/// A connection's place under the cap.
+struct Place(Arc<Shared>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Says that there is no room, where that can be said in clear, and closes.
+async fn shed(mut socket: TcpStream, encrypted: bool, place: Place) {
+    if !encrypted {
+        let _ = timeout(
+            Duration::from_secs(1),
+            socket.write_all(&Refusal::OVERLOADED.http1()),
+        )
+        .await;
+    }
+    drop(place);
+}
+
+async fn connection(
+    socket: TcpStream,
+    acceptor: Option<tokio_rustls::TlsAcceptor>,
+    info: RequestInfo,
+    shared: &Shared,
+) {
+    let _ = socket.set_nodelay(true);
+    let limits = &shared.limits;
+    // The first byte, and for clear text the choice of protocol, before any parser holds memory for it.
+    let mut start = [0_u8; HTTP2_PREFACE.len()];
+    let peeked = tokio::select! {
+        peeked = timeout(limits.first_byte_timeout, peek(&socket, &mut start, acceptor.is_some())) => peeked,
+        () = shared.drain.cancelled() => return,
+    };
+    let Ok(Ok(http2)) = peeked else { return };
+    match acceptor {
+        None => speak(socket, http2, info, shared).await,
+        Some(acceptor) => {
+            let handshake = timeout(limits.tls_handshake_timeout, acceptor.accept(socket)).await;
+            let Ok(Ok(stream)) = handshake else { return };
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            speak(stream, http2, info, shared).await;
+        }
+    }
+}
+
+/// Waits for the first bytes. True when they begin HTTP/2 in clear text.
+async fn peek(socket: &TcpStream, start: &mut [u8], encrypted: bool) -> std::io::Result<bool> {
+    loop {
+        let length = socket.peek(start).await?;
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if encrypted || start[..length] != HTTP2_PREFACE[..length] {
+            return Ok(false);
+        }
+        // "PRI" is no method that anybody uses, but it takes the whole preface to be sure.
+        if length == HTTP2_PREFACE.len() {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn speak<S>(stream: S, http2: bool, info: RequestInfo, shared: &Shared)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &shared.limits;
+    let exchange = Arc::new(Exchange::default());
+    let service = Guarded {
+        router: shared.router.clone(),
+        limits: Arc::clone(limits),
+        info,
+        exchange: Arc::clone(&exchange),
+    };
+    if http2 {
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.http2_streams_max)
+            .initial_stream_window_size(limits.http2_stream_window_bytes)
+            .initial_connection_window_size(limits.http2_connection_window_bytes)
+            .max_send_buf_size(limits.http2_send_buffer_bytes)
+            .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+            .max_pending_accept_reset_streams(limits.http2_pending_resets_max)
+            .max_local_error_reset_streams(limits.http2_local_resets_max)
+            .keep_alive_interval(limits.http2_ping_interval)
+            .keep_alive_timeout(limits.http2_ping_timeout);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = shared.drain.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
+    } else {
+        let io = GateIo::new(stream, Arc::clone(limits), exchange);
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            // Heads come whole out of the gate, which keeps their deadline.
+            .header_read_timeout(None)
+            .max_headers(limits.header_fields_max)
+            .max_buf_size(limits.http1_buffer_bytes_max);
+        let connection = builder.serve_connection(TokioIo::new(io), service);
+        tokio::pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = shared.drain.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
+    }
+}

@@ -1,0 +1,251 @@
+//! The OpenAI-compatible routes: Responses, Chat Completions, models.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use axum::routing::get;
+use bytes::Bytes;
+use honshu_domain::{
+    Dialect, Entropy, Error, ErrorKind, InferenceRequest, PublicId, Resolved, Result,
+    SystemEntropy,
+};
+use honshu_gateway::Call;
+use honshu_wire::models::{self, ModelEntry};
+use honshu_wire::{ResponseHead, chat, responses};
+use http::{StatusCode, header};
+
+use crate::app::{App, post_only};
+use crate::authn;
+use crate::body;
+use crate::context::Context;
+use crate::respond;
+use crate::stream;
+
+/// Bodies above this many bytes are parsed beside the async threads, so that a long prompt of one caller
+/// does not hold up the frames of another.
+const PARSE_INLINE_BYTES_MAX: usize = 512 * 1024;
+
+/// The routes below each base.
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/responses", post_only(create_response).get(websocket_refused))
+        .route("/responses/{id}", get(stored_response).delete(stored_response))
+        .route("/responses/{id}/cancel", post_only(stored_response))
+        .route("/responses/{id}/input_items", get(stored_response))
+        .route("/chat/completions", post_only(create_chat_completion))
+        .route("/models", get(list_models))
+        // Ids may hold slashes, and the official SDKs send them escaped or not.
+        .route("/models/{*id}", get(retrieve_model))
+}
+
+async fn create_response(State(app): State<App>, request: Request) -> Response {
+    let context = respond::context_of(&request);
+    let result = generate(&app, &context, request, Dialect::Responses).await;
+    respond::finish(&context, result)
+}
+
+async fn create_chat_completion(State(app): State<App>, request: Request) -> Response {
+    let context = respond::context_of(&request);
+    let result = generate(&app, &context, request, Dialect::ChatCompletions).await;
+    respond::finish(&context, result)
+}
+
+/// One generation, left to right: authenticate, read, parse, run, answer.
+async fn generate(
+    app: &App,
+    context: &Context,
+    request: Request,
+    dialect: Dialect,
+) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    let caller = authn::data_plane(app, context, &parts)?;
+    json_content_type(&parts.headers)?;
+    let body = body::read(body, caller.body_rule.as_ref()).await?;
+    let compartment = authn::compartment(&parts.headers, &caller.principal)?;
+    let request = Arc::new(parse(dialect, body).await?);
+    let run = app
+        .gateway(&context.region)?
+        .generate(
+            Call {
+                principal: caller.principal,
+                region: context.region.clone(),
+                compartment,
+                request_id: context.request_id.as_str().into(),
+                operation: dialect.as_str(),
+                timeouts: app.timeouts,
+            },
+            Arc::clone(&request),
+        )
+        .await?;
+    let head = ResponseHead {
+        id: response_id(dialect),
+        created: app.clock.now(),
+        model: Arc::clone(&run.facts.model.id),
+        service_tier: None,
+    };
+    let ignored = run.facts.ignored.join(", ");
+    let response = if request.stream {
+        stream::streamed(run, dialect, head, &request, Arc::clone(&app.clock))
+    } else {
+        stream::whole(run, dialect, head, &request, app.clock.as_ref()).await?
+    };
+    Ok(if ignored.is_empty() {
+        response
+    } else {
+        respond::with_header(response, "honshu-ignored", &ignored)
+    })
+}
+
+fn response_id(dialect: Dialect) -> Arc<str> {
+    let prefix = match dialect {
+        Dialect::Responses => "resp_",
+        Dialect::ChatCompletions => "chatcmpl-",
+    };
+    PublicId::generate(prefix, &SystemEntropy as &dyn Entropy)
+        .as_str()
+        .into()
+}
+
+fn json_content_type(headers: &http::HeaderMap) -> Result<()> {
+    // Absent is taken: curl users forget it, and nothing else is ever meant here.
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let essence = value
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    // `curl -d` without a header says form data and sends JSON all the same.
+    if essence == "application/json"
+        || essence.ends_with("+json")
+        || essence == "application/x-www-form-urlencoded"
+        || essence == "text/plain"
+    {
+        Ok(())
+    } else {
+        Err(Error::new(
+            ErrorKind::UnsupportedMedia,
+            format!(
+                "the content type `{}` is not taken here; send `application/json`",
+                respond::shown(&essence)
+            ),
+        ))
+    }
+}
+
+async fn parse(dialect: Dialect, body: Bytes) -> Result<InferenceRequest> {
+    let inline = body.len() <= PARSE_INLINE_BYTES_MAX;
+    let parse = move || match dialect {
+        Dialect::Responses => responses::parse_request(body),
+        Dialect::ChatCompletions => chat::parse_request(body),
+    };
+    if inline {
+        parse()
+    } else {
+        tokio::task::spawn_blocking(parse)
+            .await
+            .map_err(Error::internal)?
+    }
+}
+
+/// Stored responses come with the stateful runtime; until then every id is unknown.
+async fn stored_response(State(app): State<App>, request: Request) -> Response {
+    let context = respond::context_of(&request);
+    let (parts, _body) = request.into_parts();
+    let result = authn::data_plane(&app, &context, &parts).and_then(|_caller| {
+        Err(Error::new(
+            ErrorKind::NotFound,
+            "there is no stored response with this id; this version stores none",
+        ))
+    });
+    respond::finish(&context, result)
+}
+
+/// 426 lets clients that try WebSocket first go on with POST at once.
+async fn websocket_refused(request: Request) -> Response {
+    let context = respond::context_of(&request);
+    let upgrade = request
+        .headers()
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let error = Error::new(
+        ErrorKind::MethodNotAllowed,
+        "WebSocket is not available here; use POST",
+    );
+    let mut response = respond::error(&context, &error);
+    if upgrade {
+        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+    }
+    response
+}
+
+async fn list_models(State(app): State<App>, request: Request) -> Response {
+    let context = respond::context_of(&request);
+    let (parts, _body) = request.into_parts();
+    let result = callable_models(&app, &context, &parts).map(|models| {
+        let body = models::list(models.iter().map(|(name, resolved)| entry(name, resolved)));
+        respond::json_bytes(StatusCode::OK, body)
+    });
+    respond::finish(&context, result)
+}
+
+async fn retrieve_model(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Response {
+    let context = respond::context_of(&request);
+    let (parts, _body) = request.into_parts();
+    let result = callable_models(&app, &context, &parts).and_then(|models| {
+        models
+            .iter()
+            .find(|(name, _)| **name == *id)
+            .map(|(name, resolved)| {
+                respond::json_bytes(StatusCode::OK, models::object(entry(name, resolved)))
+            })
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::ModelNotFound,
+                    format!("The model `{}` does not exist or you do not have access to it.", respond::shown(&id)),
+                )
+            })
+    });
+    respond::finish(&context, result)
+}
+
+/// The names that this caller may chat with, in the region it addressed.
+fn callable_models(
+    app: &App,
+    context: &Context,
+    parts: &http::request::Parts,
+) -> Result<Vec<(Arc<str>, Resolved)>> {
+    let caller = authn::data_plane(app, context, parts)?;
+    let compartment = authn::compartment(&parts.headers, &caller.principal)?;
+    Ok(app
+        .catalogue
+        .list(&context.region)
+        .into_iter()
+        .filter(|(_, resolved)| {
+            app.control.may_use_model(
+                &caller.principal,
+                &context.region,
+                &compartment,
+                &resolved.model.id,
+            )
+        })
+        .collect())
+}
+
+fn entry<'a>(name: &'a str, resolved: &'a Resolved) -> ModelEntry<'a> {
+    ModelEntry {
+        id: name,
+        created: resolved.model.created,
+        owned_by: &resolved.model.vendor,
+    }
+}

@@ -1,0 +1,56 @@
+//! The two languages that the command line speaks, chosen by the environment.
+
+/// A language of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lang {
+    /// English.
+    En,
+    /// Japanese.
+    Ja,
+}
+
+impl Lang {
+    /// By `LC_ALL`, `LC_MESSAGES` or `LANG`, the first that is set.
+    pub(crate) fn from_env() -> Self {
+        let value = ["LC_ALL", "LC_MESSAGES", "LANG"]
+            .iter()
+            .filter_map(|name| std::env::var(name).ok())
+            .find(|value| !value.is_empty());
+        Self::of(value.as_deref().unwrap_or_default())
+    }
+
+    fn of(locale: &str) -> Self {
+        if locale == "ja" || locale.starts_with("ja_") || locale.starts_with("ja-") {
+            Self::Ja
+        } else {
+            Self::En
+        }
+    }
+
+    /// The text of this language.
+    pub(crate) fn pick<T>(self, en: T, ja: T) -> T {
+        match self {
+            Self::En => en,
+            Self::Ja => ja,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lang;
+
+    #[test]
+    fn japanese_only_for_japanese_locales() {
+        for (locale, lang) in [
+            ("ja_JP.UTF-8", Lang::Ja),
+            ("ja", Lang::Ja),
+            ("C.UTF-8", Lang::En),
+            ("en_US.UTF-8", Lang::En),
+            ("jav", Lang::En),
+            ("", Lang::En),
+        ] {
+            assert_eq!(Lang::of(locale), lang, "{locale}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The models of this node: what the configuration names and what was pulled, as one snapshot in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use honshu_domain::{
+    Backend, Catalogue, Clock, Deployment, Model, ModelCapability, ModelSource, Price, Region,
+    Resolved,
+};
+
+use crate::config::{RawModel, RawPrice, RegionConfig};
+
+/// Millionths of a dollar in a dollar.
+const MICROS: f64 = 1e6;
+
+/// The catalogue of a node. Reading is one atomic load; a change replaces the whole.
+pub(crate) struct NodeCatalogue {
+    snapshot: ArcSwap<Snapshot>,
+}
+
+/// For each region, each name that can be called.
+#[derive(Default)]
+pub(crate) struct Snapshot {
+    regions: HashMap<Arc<str>, Names>,
+}
+
+#[derive(Default)]
+struct Names {
+    by_name: BTreeMap<Arc<str>, Resolved>,
+    /// OCIDs stand for names.
+    by_ocid: HashMap<String, Arc<str>>,
+}
+
+/// An engine model that is there to be served.
+pub(crate) struct EngineModel {
+    pub(crate) id: Arc<str>,
+    pub(crate) vendor: Arc<str>,
+    pub(crate) context_tokens_max: Option<u32>,
+    pub(crate) backend: Arc<dyn Backend>,
+}
+
+impl NodeCatalogue {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+        }
+    }
+
+    pub(crate) fn replace(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+}
+
+impl Catalogue for NodeCatalogue {
+    fn resolve(&self, region: &Region, name: &str) -> Option<Resolved> {
+        let snapshot = self.snapshot.load();
+        let names = snapshot.regions.get(region.name())?;
+        if name.starts_with("ocid1.") {
+            let name = names.by_ocid.get(name)?;
+            return names.by_name.get(name).cloned();
+        }
+        names.by_name.get(name).cloned()
+    }
+
+    fn list(&self, region: &Region) -> Vec<(Arc<str>, Resolved)> {
+        let snapshot = self.snapshot.load();
+        snapshot
+            .regions
+            .get(region.name())
+            .map(|names| {
+                names
+                    .by_name
+                    .iter()
+                    .map(|(name, resolved)| (Arc::clone(name), resolved.clone()))
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+}
+
+/// What a snapshot is built from.
+pub(crate) struct Sources<'a> {
+    pub(crate) regions: &'a [RegionConfig],
+    pub(crate) models: &'a [RawModel],
+    pub(crate) aliases: &'a [crate::config::RawAlias],
+    pub(crate) providers: &'a HashMap<String, Arc<dyn Backend>>,
+    pub(crate) engine: &'a [EngineModel],
+    /// Makes the backend of a GGUF that the configuration names by its path.
+    pub(crate) engine_file: &'a dyn Fn(&str, &str) -> Option<Arc<dyn Backend>>,
+    pub(crate) clock: &'a dyn Clock,
+}
+
+/// Builds a snapshot. What does not hold together (an alias of a model that is not there, a deployment on a
+/// model that was not pulled) is left out and named in the second part of the result.
+pub(crate) fn build(sources: &Sources<'_>) -> (Snapshot, Vec<String>) {
+    let mut warnings = Vec::new();
+    let created = sources.clock.now();
+    let mut models: HashMap<Arc<str>, (Arc<Model>, Vec<String>)> = HashMap::new();
+    for engine in sources.engine {
+        let model = Model {
+            id: Arc::clone(&engine.id),
+            vendor: Arc::clone(&engine.vendor),
+            capabilities: vec![ModelCapability::Chat],
+            context_tokens_max: engine.context_tokens_max,
+            price: None,
+            source: ModelSource::Pulled,
+            created,
+            deployments: vec![Deployment {
+                backend: Arc::clone(&engine.backend),
+                upstream: Arc::clone(&engine.id),
+                weight: 1,
+            }],
+        };
+        models.insert(Arc::clone(&engine.id), (Arc::new(model), Vec::new()));
+    }
+    for raw in sources.models {
+        let deployments = deployments(sources, raw, &mut warnings);
+        if deployments.is_empty() {
+            warnings.push(format!("the model `{}` has nothing to run on and is not served", raw.id));
+            continue;
+        }
+        let id: Arc<str> = raw.id.as_str().into();
+        let model = Model {
+            id: Arc::clone(&id),
+            vendor: vendor(raw).into(),
+            capabilities: vec![ModelCapability::Chat],
+            context_tokens_max: raw.context_tokens,
+            price: raw.price.as_ref().map(price),
+            source: ModelSource::Configured,
+            created,
+            deployments,
+        };
+        models.insert(id, (Arc::new(model), raw.regions.clone()));
+    }
+    let mut snapshot = Snapshot::default();
+    for region in sources.regions {
+        let name = region.region.name();
+        let here = |scope: &[String]| scope.is_empty() || scope.iter().any(|scope| scope == name);
+        let mut names = Names::default();
+        for (id, (model, scope)) in &models {
+            if here(scope) {
+                names.add(name, id, Resolved { model: Arc::clone(model), alias: false });
+            }
+        }
+        for alias in sources.aliases.iter().filter(|alias| here(&alias.regions)) {
+            match models.get(alias.model.as_str()) {
+                Some((model, scope)) if here(scope) => {
+                    let resolved = Resolved { model: Arc::clone(model), alias: true };
+                    names.add(name, &alias.name.as_str().into(), resolved);
+                }
+                _ => warnings.push(format!(
+                    "the alias `{}` stands for `{}`, which is not there in {name}",
+                    alias.name, alias.model
+                )),
+            }
+        }
+        snapshot.regions.insert(region.region.name_arc(), names);
+    }
+    (snapshot, warnings)
+}
+
+impl Names {
+    fn add(&mut self, region: &str, name: &Arc<str>, resolved: Resolved) {
+        let ocid = honshu_api::model_ocid_of(region, name).as_str().to_owned();
+        self.by_ocid.insert(ocid, Arc::clone(name));
+        self.by_name.insert(Arc::clone(name), resolved);
+    }
+}
+
+fn deployments(
+    sources: &Sources<'_>,
+    raw: &RawModel,
+    warnings: &mut Vec<String>,
+) -> Vec<Deployment> {
+    let mut deployments = Vec::new();
+    for deployment in &raw.deployment {
+        let upstream = deployment.upstream.clone().unwrap_or_else(|| raw.id.clone());
+        let backend = if deployment.provider == "engine" {
+            sources
+                .engine
+                .iter()
+                .find(|model| *model.id == *upstream)
+                .map(|model| Arc::clone(&model.backend))
+                .or_else(|| (sources.engine_file)(&raw.id, &upstream))
+        } else {
+            sources.providers.get(&deployment.provider).map(Arc::clone)
+        };
+        match backend {
+            Some(backend) => deployments.push(Deployment {
+                backend,
+                upstream: upstream.as_str().into(),
+                weight: deployment.weight.unwrap_or(1),
+            }),
+            None => warnings.push(format!(
+                "the model `{}` names `{upstream}` on `{}`, which is not there; pull it with `honshu model pull {upstream}`",
+                raw.id, deployment.provider
+            )),
+        }
+    }
+    deployments
+}
+
+fn vendor(raw: &RawModel) -> String {
+    raw.vendor.clone().unwrap_or_else(|| {
+        raw.id
+            .split_once('.')
+            .map_or(raw.id.as_str(), |(vendor, _)| vendor)
+            .to_owned()
+    })
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "prices were checked to be between 0 and a thousand million dollars"
+)]
+fn price(raw: &RawPrice) -> Price {
+    let micros = |dollars: f64| (dollars * MICROS).round() as u64;
+    Price {
+        input_micros_usd_per_million: micros(raw.input),
+        cached_input_micros_usd_per_million: micros(raw.cached_input.unwrap_or(raw.input)),
+        output_micros_usd_per_million: micros(raw.output),
+    }
+}
