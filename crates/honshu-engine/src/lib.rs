@@ -5,6 +5,7 @@
 //! not HTTP, keys or tenants (a job carries a fairness key and a salt instead). It must never abort the process for a
 //! reason that a caller or a model file can bring about.
 
+mod constraint;
 mod error;
 mod estimate;
 mod events;
@@ -14,7 +15,9 @@ mod model;
 mod scheduler;
 mod selftest;
 mod sys;
+mod template;
 
+pub use constraint::{GRAMMAR_BYTES_MAX, Grammar, GrammarError, Grammars, MadeConstraint};
 pub use error::{EngineError, LoadError, SubmitError};
 pub use events::JobEvents;
 pub use job::{
@@ -23,3 +26,4 @@ pub use job::{
 };
 pub use model::{EngineStats, FlashAttention, KvLayout, LoadOptions, LoadedModel, ModelMeta};
 pub use selftest::{CpuMode, SelfTestError, run_self_test_child, self_test};
+pub use template::{Chat, ChatTemplate, Prompt, Segment, SpecialTokens, TemplateError};

@@ -409,6 +409,11 @@ impl LoadedModel {
         self.inner.model.tokenize(text, add_special, parse_special).map_err(EngineError::Tokenize)
     }
 
+    /// The tokenizer alone: unlike a clone of `self`, whoever holds it may be dropped on the engine's own thread.
+    pub(crate) fn tokenizer(&self) -> Arc<sys::Model> {
+        Arc::clone(&self.inner.model)
+    }
+
     /// The bytes of a token, of a special token its name; may be part of a character. Empty outside the vocabulary.
     #[must_use]
     pub fn token_bytes(&self, token: Token) -> &[u8] {
