@@ -5,6 +5,7 @@
 //! not HTTP, keys or tenants (a job carries a fairness key and a salt instead). It must never abort the process for a
 //! reason that a caller or a model file can bring about.
 
+mod backend;
 mod constraint;
 mod error;
 mod estimate;
@@ -12,11 +13,14 @@ mod events;
 mod gguf;
 mod job;
 mod model;
+mod pool;
 mod scheduler;
 mod selftest;
 mod sys;
 mod template;
+mod workers;
 
+pub use backend::EngineBackend;
 pub use constraint::{GRAMMAR_BYTES_MAX, Grammar, GrammarError, Grammars, MadeConstraint};
 pub use error::{EngineError, LoadError, SubmitError};
 pub use events::JobEvents;
@@ -25,5 +29,6 @@ pub use job::{
     TopLogprob,
 };
 pub use model::{EngineStats, FlashAttention, KvLayout, LoadOptions, LoadedModel, ModelMeta};
+pub use pool::{EnginePool, ModelOptions, ModelState, ModelStatus, PoolOptions};
 pub use selftest::{CpuMode, SelfTestError, run_self_test_child, self_test};
 pub use template::{Chat, ChatTemplate, Prompt, Segment, SpecialTokens, TemplateError};

@@ -1,0 +1,343 @@
+//! The embedded engine as a [`Backend`]: an attempt becomes a prompt, a prompt becomes jobs, and their events become
+//! the events of a run.
+//!
+//! The stream that [`Backend::generate`] returns owns the jobs: dropping it frees their places within one decode
+//! step. Rendering and tokenizing happen on worker threads, so a long prompt holds up nobody.
+//!
+//! Tools: with `tool_choice` `auto`, definitions are given to templates that know tools, and what the model writes
+//! about them is passed on as text, since each family of models has a form of its own for calls. A template that
+//! knows no tools is not told of them, which is logged. A required call is enforced by constrained decoding, whatever
+//! the model, and comes as a function call.
+
+mod answer;
+mod failure;
+
+use std::sync::Arc;
+
+use honshu_domain::{
+    Attempt, Backend, BackendKind, Demand, Dialect, Error, ErrorKind, InferenceRequest, RunStream,
+    Support, TextFormat, Tool, ToolChoice,
+};
+use serde_json::{Value, json};
+
+use crate::constraint::Grammar;
+use crate::job::{Constraint, Job, LOGPROBS_MAX, Sampling, Token};
+use crate::pool::{self, Lease, NoTemplate, Ready};
+use crate::template::{Chat, Prompt};
+use crate::workers::WorkerError;
+
+use answer::{Answer, Shape, Started};
+
+/// When a caller sets neither `top_p`, `top_k` nor `min_p`: tokens below this fraction of the likeliest are left out.
+/// Small models drift into nonsense without it. An explicit `min_p` of 0 turns it off.
+const MIN_P_DEFAULT: f32 = 0.05;
+
+/// One model of the pool.
+pub struct EngineBackend {
+    pool: Arc<pool::Inner>,
+    id: Arc<str>,
+}
+
+impl EngineBackend {
+    pub(crate) fn new(pool: Arc<pool::Inner>, id: Arc<str>) -> Self {
+        Self { pool, id }
+    }
+}
+
+impl std::fmt::Debug for EngineBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineBackend")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend for EngineBackend {
+    fn name(&self) -> &str {
+        "engine"
+    }
+
+    fn kind(&self) -> BackendKind {
+        BackendKind::Engine
+    }
+
+    fn supports(&self, _upstream: &str, _dialect: Dialect, demand: Demand) -> Support {
+        match demand {
+            Demand::JsonSchema
+            | Demand::JsonObject
+            | Demand::Choices
+            | Demand::Logprobs
+            | Demand::LogitBias
+            // Templates that know no calls get them in words.
+            | Demand::ToolHistory
+            | Demand::ForcedTool => Support::Yes,
+            Demand::ImageInput | Demand::FileInput | Demand::Audio | Demand::ForeignItems | Demand::StoredState => {
+                Support::No
+            }
+        }
+    }
+
+    fn passes_through(&self, _upstream: &str, _dialect: Dialect) -> bool {
+        false
+    }
+
+    fn generate(&self, attempt: Attempt) -> RunStream {
+        let entropy = Arc::clone(self.pool.entropy());
+        let start = start(Arc::clone(&self.pool), Arc::clone(&self.id), attempt);
+        Box::pin(Answer::new(Box::pin(start), entropy))
+    }
+}
+
+async fn start(pool: Arc<pool::Inner>, id: Arc<str>, attempt: Attempt) -> Result<Started, Error> {
+    let lease = Arc::new(Arc::clone(&pool).acquire(Arc::clone(&id)).await?);
+    let now = pool.clock().now();
+    let held = Arc::clone(&lease);
+    let prepared = pool
+        .workers
+        .run(move || prepare(&held.ready, &id, &attempt, now))
+        .await
+        .unwrap_or_else(|error| Err(worker_error(error)))?;
+    submit(lease, prepared)
+}
+
+fn worker_error(error: WorkerError) -> Error {
+    match error {
+        WorkerError::Full => Error::new(
+            ErrorKind::RateLimited,
+            "too many requests are being prepared; try again",
+        ),
+        WorkerError::Broken => Error::internal("a worker's task panicked"),
+    }
+}
+
+/// Everything of a request that takes time before the engine sees it.
+struct Prepared {
+    jobs: Vec<Job>,
+    shape: Shape,
+}
+
+fn prepare(
+    ready: &Ready,
+    id: &str,
+    attempt: &Attempt,
+    now: honshu_domain::Timestamp,
+) -> Result<Prepared, Error> {
+    let request = &*attempt.request;
+    let template = match &ready.template {
+        Ok(template) => template,
+        Err(NoTemplate::Missing) => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the model `{id}` is a base model without a chat template: it continues text and cannot chat; \
+                     choose an instruct model, or give it a template in the configuration"
+                ),
+            )
+            .with_param("model"));
+        }
+        Err(NoTemplate::Broken(error)) => {
+            return Err(
+                Error::new(ErrorKind::Unavailable, error.to_string()).with_cause(error.clone())
+            );
+        }
+    };
+    let forced = forced_tools(request)?;
+    let tools: &[Tool] = if request.tool_choice == ToolChoice::None {
+        &[]
+    } else {
+        &request.tools
+    };
+    if !tools.is_empty() && !template.knows_tools() && forced.is_none() {
+        tracing::info!(model = %id, request = %attempt.request_id, "the model's chat template knows no tools; they are left out");
+    }
+    let chat = Chat {
+        instructions: request.instructions.as_deref(),
+        items: &request.input,
+        tools,
+        reasoning_effort: request.reasoning_effort.as_deref(),
+        now,
+    };
+    let prompt = template
+        .render(&chat)
+        .map_err(|error| failure::template(error, request))?;
+    let shape = Shape {
+        forced_call: forced.is_some(),
+        // A form leaves no place for reasoning.
+        constrained: forced.is_some() || request.format != TextFormat::Text,
+        in_reasoning: prompt.in_reasoning,
+    };
+    let tokens = tokenize(ready, prompt, shape)?;
+    let mut jobs = Vec::new();
+    for choice in 0..request.choices.max(1) {
+        let mut job = Job::new(tokens.clone());
+        job.sampling = sampling(request, choice);
+        job.max_tokens = request.max_output_tokens;
+        job.stop = request
+            .stop
+            .iter()
+            .filter(|stop| !stop.is_empty())
+            .cloned()
+            .collect();
+        job.logprobs = request.top_logprobs.map(|n| n.min(LOGPROBS_MAX));
+        job.fairness_key = attempt.fairness_key;
+        job.salt = attempt.cache_salt;
+        job.constraint = constraint(ready, id, request, forced.as_ref())?;
+        jobs.push(job);
+    }
+    Ok(Prepared { jobs, shape })
+}
+
+fn tokenize(ready: &Ready, mut prompt: Prompt, shape: Shape) -> Result<Vec<Token>, Error> {
+    if shape.constrained && shape.in_reasoning {
+        prompt.segments.push(crate::template::Segment {
+            text: "\n</think>\n\n".to_owned(),
+            special: true,
+        });
+    }
+    let mut tokens = Vec::new();
+    for segment in &prompt.segments {
+        let piece = ready
+            .model
+            .tokenize(&segment.text, false, segment.special)
+            .map_err(failure::engine)?;
+        tokens.extend(piece);
+    }
+    if let Some(first) = ready.first_token
+        && tokens.first() != Some(&first)
+    {
+        tokens.insert(0, first);
+    }
+    Ok(tokens)
+}
+
+fn sampling(request: &InferenceRequest, choice: u32) -> Sampling {
+    let asked = &request.sampling;
+    let cut =
+        asked.top_p.is_some_and(|top_p| top_p < 1.0) || asked.top_k.is_some_and(|top_k| top_k > 0);
+    let defaults = Sampling::default();
+    Sampling {
+        logit_bias: asked
+            .logit_bias
+            .iter()
+            // Ids of another vocabulary are beyond this one's; the job's own check says so.
+            .map(|(token, bias)| (Token::try_from(*token).unwrap_or(Token::MAX), *bias))
+            .collect(),
+        repetition_penalty: asked
+            .penalties
+            .repetition
+            .unwrap_or(defaults.repetition_penalty),
+        frequency_penalty: asked
+            .penalties
+            .frequency
+            .unwrap_or(defaults.frequency_penalty),
+        presence_penalty: asked
+            .penalties
+            .presence
+            .unwrap_or(defaults.presence_penalty),
+        temperature: asked.temperature.unwrap_or(defaults.temperature),
+        top_k: asked.top_k.unwrap_or(defaults.top_k),
+        top_p: asked.top_p.unwrap_or(defaults.top_p),
+        min_p: asked.min_p.unwrap_or(if cut { 0.0 } else { MIN_P_DEFAULT }),
+        // Each choice needs a seed of its own, or all would be the same.
+        seed: asked
+            .seed
+            .map(|seed| seed.cast_unsigned().wrapping_add(u64::from(choice))),
+    }
+}
+
+fn constraint(
+    ready: &Ready,
+    id: &str,
+    request: &InferenceRequest,
+    forced: Option<&Value>,
+) -> Result<Option<Box<dyn Constraint>>, Error> {
+    let text;
+    let grammar = match (&request.format, forced) {
+        (_, Some(schema)) => {
+            text = schema.to_string();
+            Grammar::JsonSchema {
+                schema: &text,
+                strict: false,
+            }
+        }
+        (TextFormat::Text, None) => return Ok(None),
+        (TextFormat::JsonObject, None) => Grammar::JsonObject,
+        (TextFormat::JsonSchema { schema, strict, .. }, None) => Grammar::JsonSchema {
+            schema: schema.get(),
+            strict: strict.unwrap_or(false),
+        },
+    };
+    let param = if forced.is_some() {
+        "tools"
+    } else {
+        failure::format_param(request.dialect)
+    };
+    let made = ready
+        .grammars
+        .constraint(grammar)
+        .map_err(|error| failure::grammar(error, param))?;
+    if !made.not_enforced.is_empty() {
+        tracing::info!(model = %id, parts = ?made.not_enforced, "parts of a schema are not enforced");
+    }
+    Ok(Some(made.constraint))
+}
+
+/// The schema of a call that must come, if one must.
+fn forced_tools(request: &InferenceRequest) -> Result<Option<Value>, Error> {
+    let only = match &request.tool_choice {
+        ToolChoice::Required => None,
+        ToolChoice::Function(name) => Some(name),
+        ToolChoice::Auto | ToolChoice::None => return Ok(None),
+        ToolChoice::Other(_) => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "this form of `tool_choice` cannot be honoured by this model",
+            )
+            .with_param("tool_choice"));
+        }
+    };
+    let calls: Vec<Value> = request
+        .tools
+        .iter()
+        .filter_map(|tool| match tool {
+            Tool::Function(function) if only.is_none_or(|name| *name == function.name) => {
+                Some(function)
+            }
+            _ => None,
+        })
+        .map(|function| {
+            let parameters: Value = function
+                .parameters
+                .as_ref()
+                .and_then(|schema| schema.to().ok())
+                .unwrap_or_else(|| json!({"type": "object"}));
+            json!({
+                "type": "object",
+                "properties": {"name": {"const": &*function.name}, "arguments": parameters},
+                "required": ["name", "arguments"],
+                "additionalProperties": false,
+            })
+        })
+        .collect();
+    match calls.len() {
+        0 => Err(Error::invalid_at(
+            "tool_choice",
+            "a call is required and there is no function that could be called",
+        )),
+        1 => Ok(calls.into_iter().next()),
+        _ => Ok(Some(json!({"anyOf": calls}))),
+    }
+}
+
+fn submit(lease: Arc<Lease>, prepared: Prepared) -> Result<Started, Error> {
+    let mut jobs = Vec::with_capacity(prepared.jobs.len());
+    for job in prepared.jobs {
+        // An error here drops the jobs that were accepted already, and with them their places.
+        jobs.push(lease.ready.model.submit(job).map_err(failure::submit)?);
+    }
+    Ok(Started {
+        lease,
+        jobs,
+        shape: prepared.shape,
+    })
+}
