@@ -64,8 +64,10 @@ impl Admissions {
             }
             *own += 1;
         } else if self.runs_per_principal_max == 0 {
-            return Err(Error::new(ErrorKind::RateLimited, "this caller may not run requests")
-                .with_retry(Retry::After(self.retry_after)));
+            return Err(
+                Error::new(ErrorKind::RateLimited, "this caller may not run requests")
+                    .with_retry(Retry::After(self.retry_after)),
+            );
         } else {
             live.by_principal.insert(principal.clone(), 1);
         }
@@ -79,7 +81,10 @@ impl Admissions {
 
     /// How many places are taken.
     pub(crate) fn live(&self) -> u32 {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).runs
+        self.live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .runs
     }
 }
 
@@ -122,7 +127,10 @@ mod tests {
         assert_eq!(refused.kind(), ErrorKind::RateLimited);
         assert_eq!(refused.retry(), Retry::After(Duration::from_secs(1)));
         let _third = admissions.admit(&b).unwrap();
-        assert_eq!(admissions.admit(&b).unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(
+            admissions.admit(&b).unwrap_err().kind(),
+            ErrorKind::Unavailable
+        );
         assert_eq!(admissions.live(), 3);
         drop(first);
         assert_eq!(admissions.live(), 2);

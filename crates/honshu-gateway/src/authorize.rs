@@ -35,23 +35,43 @@ pub(crate) struct Admitted {
 }
 
 /// Looks the name up.
-pub(crate) fn resolve(catalogue: &dyn Catalogue, call: Call, request: Arc<InferenceRequest>) -> Asked {
+pub(crate) fn resolve(
+    catalogue: &dyn Catalogue,
+    call: Call,
+    request: Arc<InferenceRequest>,
+) -> Asked {
     let model = catalogue
         .resolve(&call.region, &request.model)
         .map(|resolved| resolved.model);
-    Asked { call, request, model }
+    Asked {
+        call,
+        request,
+        model,
+    }
 }
 
 /// Asks for the decision on the model that would answer, never on the alias it was called by.
-pub(crate) fn authorize(authorizer: &dyn Authorizer, asked: Asked) -> Result<AuthorizedCall, Error> {
-    let Asked { call, request, model } = asked;
+pub(crate) fn authorize(
+    authorizer: &dyn Authorizer,
+    asked: Asked,
+) -> Result<AuthorizedCall, Error> {
+    let Asked {
+        call,
+        request,
+        model,
+    } = asked;
     let model_id = model.as_ref().map_or(&*request.model, |model| &*model.id);
     let target = Target::new(call.compartment.as_str())
         .model(model_id)
         .operation(Operation::Chat);
     let decision = authorizer.authorize(&call.principal, Permission::GENERATIVE_AI_CHAT, &target);
     match (decision, model) {
-        (Ok(proof), Some(model)) => Ok(AuthorizedCall { call, request, model, proof }),
+        (Ok(proof), Some(model)) => Ok(AuthorizedCall {
+            call,
+            request,
+            model,
+            proof,
+        }),
         // A caller who may use every model may as well know that this one is not there.
         (Ok(_), None) => Err(model_not_found(&request.model)),
         (Err(denied), _) => {
@@ -77,11 +97,23 @@ fn model_not_found(name: &str) -> Error {
 impl AuthorizedCall {
     /// Takes a place. The proof is used up here: it is good for this model and this run.
     pub(crate) fn admit(self, admissions: &Arc<Admissions>) -> Result<Admitted, Error> {
-        let Self { call, request, model, proof } = self;
+        let Self {
+            call,
+            request,
+            model,
+            proof,
+        } = self;
         if proof.model_id() != Some(&*model.id) {
-            return Err(Error::internal("the policy decision is about another model"));
+            return Err(Error::internal(
+                "the policy decision is about another model",
+            ));
         }
         let admission = admissions.admit(&call.principal.id)?;
-        Ok(Admitted { call, request, model, admission })
+        Ok(Admitted {
+            call,
+            request,
+            model,
+            admission,
+        })
     }
 }

@@ -140,17 +140,19 @@ impl Balancer {
     }
 }
 
-fn slots_of<'a>(
-    models: &'a mut HashMap<Arc<str>, Vec<Slot>>,
-    model: &Model,
-) -> &'a mut Vec<Slot> {
+fn slots_of<'a>(models: &'a mut HashMap<Arc<str>, Vec<Slot>>, model: &Model) -> &'a mut Vec<Slot> {
     if !models.contains_key(&model.id) {
         models.insert(Arc::clone(&model.id), Vec::new());
     }
     let slots = models.entry(Arc::clone(&model.id)).or_default();
     // Two regions may serve one id from different lists; more than that is what reloads left behind.
     if slots.len() > 8 + 4 * model.deployments.len() {
-        slots.retain(|slot| model.deployments.iter().any(|deployment| slot.is(deployment)));
+        slots.retain(|slot| {
+            model
+                .deployments
+                .iter()
+                .any(|deployment| slot.is(deployment))
+        });
     }
     slots
 }

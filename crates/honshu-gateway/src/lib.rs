@@ -22,7 +22,9 @@ mod signals;
 use std::fmt;
 use std::sync::Arc;
 
-use honshu_domain::{Catalogue, Clock, Entropy, Error, ErrorKind, InferenceRequest, Retry, UsageLog};
+use honshu_domain::{
+    Catalogue, Clock, Entropy, Error, ErrorKind, InferenceRequest, Retry, UsageLog,
+};
 use honshu_policy::Authorizer;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -108,11 +110,7 @@ impl Gateway {
     /// - `RateLimited`, `Unavailable`: no place, with `Retry-After`; or shutting down.
     /// - `Timeout`: which of the four clocks ran out before the first event.
     /// - what the last attempt said.
-    pub async fn generate(
-        &self,
-        call: Call,
-        request: Arc<InferenceRequest>,
-    ) -> Result<Run, Error> {
+    pub async fn generate(&self, call: Call, request: Arc<InferenceRequest>) -> Result<Run, Error> {
         let shared = &self.shared;
         shared.refuse_when_shut_down()?;
         let asked = authorize::resolve(&*shared.catalogue, call, request);
@@ -140,9 +138,11 @@ impl Gateway {
 impl Shared {
     fn refuse_when_shut_down(&self) -> Result<(), Error> {
         if self.shutdown.is_cancelled() {
-            return Err(Error::new(ErrorKind::Unavailable, "the server is shutting down")
-                .with_code(SHUTDOWN_CODE)
-                .with_retry(Retry::After(self.limits.admission_retry_after)));
+            return Err(
+                Error::new(ErrorKind::Unavailable, "the server is shutting down")
+                    .with_code(SHUTDOWN_CODE)
+                    .with_retry(Retry::After(self.limits.admission_retry_after)),
+            );
         }
         Ok(())
     }

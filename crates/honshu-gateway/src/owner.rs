@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_core::Stream as _;
 use honshu_domain::{
-    Attempt, Deployment, Error, ErrorKind, FailureReason, InferenceRequest, Model, Origin, PublicId,
-    Retry, RunEvent, RunStream, Status, TimeoutKind, Timestamp,
+    Attempt, Deployment, Error, ErrorKind, FailureReason, InferenceRequest, Model, Origin,
+    PublicId, Retry, RunEvent, RunStream, Status, TimeoutKind, Timestamp,
 };
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -33,13 +32,18 @@ pub const SHUTDOWN_CODE: &str = "server_shutdown";
 
 /// Owns a run from admission to its recorded end.
 pub(crate) async fn own(shared: Arc<Shared>, planned: Planned, sender: mpsc::Sender<Message>) {
-    let Planned { call, request, model, admission, plan } = planned;
+    let Planned {
+        call,
+        request,
+        model,
+        admission,
+        plan,
+    } = planned;
     let run_id: Arc<str> = PublicId::generate("run_", &*shared.entropy).as_str().into();
     let started = shared.clock.now();
     let begun = Instant::now();
     let deadline = later(begun, call.timeouts.run_deadline);
-    let mut settlement =
-        Settlement::new(&shared, &call, &request.model, &run_id, started, begun);
+    let mut settlement = Settlement::new(&shared, &call, &request.model, &run_id, started, begun);
     let ending = {
         let left = pin!(sender.closed());
         let shutdown = pin!(shared.shutdown.cancelled());
@@ -68,14 +72,22 @@ pub(crate) async fn own(shared: Arc<Shared>, planned: Planned, sender: mpsc::Sen
 }
 
 async fn deliver(ending: Ending, sender: &mpsc::Sender<Message>, stall_max: Duration) {
-    let Ending { outcome, error, tail, committed } = ending;
+    let Ending {
+        outcome,
+        error,
+        tail,
+        committed,
+    } = ending;
     let last = if committed {
         Message::Step(Step::End { outcome, error })
     } else {
         let cancelled = || Error::new(ErrorKind::Cancelled, "the caller has left");
         Message::Refused(error.unwrap_or_else(cancelled))
     };
-    let tail = tail.into_iter().flatten().map(|event| Message::Step(Step::Event(event)));
+    let tail = tail
+        .into_iter()
+        .flatten()
+        .map(|event| Message::Step(Step::Event(event)));
     for message in tail.chain([last]) {
         if let Err(TrySendError::Full(message)) = sender.try_send(message) {
             let sent = tokio::time::timeout(stall_max, sender.send(message)).await;
@@ -106,7 +118,10 @@ impl Failure {
 
     fn cut() -> Self {
         Self {
-            error: Error::new(ErrorKind::Upstream, "the model's answer was cut off before its end"),
+            error: Error::new(
+                ErrorKind::Upstream,
+                "the model's answer was cut off before its end",
+            ),
             reason: FailureReason::Cut,
         }
     }
@@ -131,9 +146,9 @@ enum Last {
 impl Last {
     fn of(event: &RunEvent) -> Self {
         match event {
-            RunEvent::PartDone { .. } | RunEvent::ItemDone { .. } | RunEvent::ChoiceFinished { .. } => {
-                Self::Whole
-            }
+            RunEvent::PartDone { .. }
+            | RunEvent::ItemDone { .. }
+            | RunEvent::ChoiceFinished { .. } => Self::Whole,
             RunEvent::Native(frame) => Self::Native(frame.clone()),
             _ => Self::Other,
         }
@@ -146,7 +161,10 @@ impl Last {
             Self::Other => false,
             Self::Native(frame) => match frame.event.as_deref() {
                 Some(event) => event.ends_with(".done"),
-                None => frame.json.windows(FINISH.len()).any(|window| window == FINISH),
+                None => frame
+                    .json
+                    .windows(FINISH.len())
+                    .any(|window| window == FINISH),
             },
         }
     }
@@ -200,7 +218,9 @@ impl<'a> Owner<'a> {
             Next::GiveUp => return Ok(false),
             Next::Other => Duration::ZERO,
             Next::Again { asked, round } => {
-                let backoff = limits.retry_backoff_first.saturating_mul(1 << round.min(16));
+                let backoff = limits
+                    .retry_backoff_first
+                    .saturating_mul(1 << round.min(16));
                 let backoff = self.with_jitter(backoff);
                 asked.map_or(backoff, |asked| asked.max(backoff))
             }
@@ -228,9 +248,12 @@ impl<'a> Owner<'a> {
     /// One try on one deployment, to the end of the run or to a failure before the first event.
     async fn attempt(&mut self, deployment: &'a Deployment) -> Tried {
         let timeouts = self.call.timeouts;
-        self.settlement.tally.attempt(&self.model.id, deployment.backend.name());
+        self.settlement
+            .tally
+            .attempt(&self.model.id, deployment.backend.name());
         let began = Instant::now();
-        self.signals.begin_phase(began, timeouts.first_event_timeout);
+        self.signals
+            .begin_phase(began, timeouts.first_event_timeout);
         let mut stream = Guarded::begin(deployment, self.attempt_of(deployment));
         let first = match self.first_event(&mut stream, began).await {
             Ok(first) => first,
@@ -243,7 +266,9 @@ impl<'a> Owner<'a> {
         let ending = self.forward_all(&mut stream, first.event, began).await;
         match &ending.error {
             None if ending.outcome.status != Status::Cancelled => {
-                self.shared.balancer.note(self.model, deployment, Verdict::Good);
+                self.shared
+                    .balancer
+                    .note(self.model, deployment, Verdict::Good);
             }
             None => {}
             Some(error) => self.note(deployment, error),
@@ -282,7 +307,12 @@ impl<'a> Owner<'a> {
                         self.signals.begin_phase(now, commit_after);
                     }
                 }
-                Ok(Some(Ok(event))) => return Ok(First { start, event: Some(event) }),
+                Ok(Some(Ok(event))) => {
+                    return Ok(First {
+                        start,
+                        event: Some(event),
+                    });
+                }
                 Ok(Some(Err(error))) => return Err(Tried::Failed(Failure::of(error))),
                 Ok(None) => return Err(Tried::Failed(Failure::cut())),
                 Err(Interrupt::Phase) if may_commit_early => {
@@ -293,14 +323,20 @@ impl<'a> Owner<'a> {
                     return Err(Tried::Failed(Failure::of(error)));
                 }
                 Err(interrupt) => {
-                    return Err(Tried::Ended(self.interrupted(interrupt, TimeoutKind::FirstEvent)));
+                    return Err(Tried::Ended(
+                        self.interrupted(interrupt, TimeoutKind::FirstEvent),
+                    ));
                 }
             }
         }
     }
 
     /// Hands the run to the subscriber.
-    async fn commit(&mut self, deployment: &Deployment, start: Option<RunEvent>) -> Result<(), Interrupt> {
+    async fn commit(
+        &mut self,
+        deployment: &Deployment,
+        start: Option<RunEvent>,
+    ) -> Result<(), Interrupt> {
         let facts = RunFacts {
             run_id: Arc::clone(self.run_id),
             model: Arc::clone(self.model),
@@ -335,7 +371,8 @@ impl<'a> Owner<'a> {
             None => {
                 // Committed early: the first event is still to come, under its own clock.
                 phase = TimeoutKind::FirstEvent;
-                self.signals.begin_phase(began, self.call.timeouts.first_event_timeout);
+                self.signals
+                    .begin_phase(began, self.call.timeouts.first_event_timeout);
                 stream.next(&mut self.signals).await
             }
         };
@@ -374,7 +411,8 @@ impl<'a> Owner<'a> {
         let now = self.first_event_now();
         if *phase == TimeoutKind::FirstEvent || self.settlement.tally.first_event == Some(now) {
             *phase = TimeoutKind::Idle;
-            self.signals.begin_phase(now, self.call.timeouts.idle_timeout);
+            self.signals
+                .begin_phase(now, self.call.timeouts.idle_timeout);
         }
         self.signals.progress(now)?;
         if self.held.is_some() {
@@ -402,9 +440,11 @@ impl<'a> Owner<'a> {
             Err(TrySendError::Full(message)) => {
                 // The subscriber is slow: the backend is not read meanwhile, and only the subscriber's own
                 // clock runs.
-                self.signals.begin_phase(Instant::now(), self.shared.limits.subscriber_stall_max);
+                self.signals
+                    .begin_phase(Instant::now(), self.shared.limits.subscriber_stall_max);
                 let sent = self.signals.watch(self.sender.send(message)).await;
-                self.signals.begin_phase(Instant::now(), self.call.timeouts.idle_timeout);
+                self.signals
+                    .begin_phase(Instant::now(), self.call.timeouts.idle_timeout);
                 match sent {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(_)) | Err(Interrupt::Phase) => Err(Interrupt::Left),
@@ -426,7 +466,10 @@ impl<'a> Owner<'a> {
             }
         };
         let limit = self.shared.limits.drain_after_leave_max;
-        let finish = tokio::time::timeout(limit, until_finished).await.ok().flatten();
+        let finish = tokio::time::timeout(limit, until_finished)
+            .await
+            .ok()
+            .flatten();
         let mut ending = self.cancelled();
         if let Some(finish) = finish {
             ending.outcome = self.settlement.tally.finished(&finish);
@@ -503,7 +546,9 @@ fn is_terminal_frame(event: &RunEvent) -> bool {
             frame.whole
                 || matches!(
                     frame.event.as_deref(),
-                    Some("response.completed" | "response.incomplete" | "response.failed" | "error")
+                    Some(
+                        "response.completed" | "response.incomplete" | "response.failed" | "error"
+                    )
                 )
         }
         _ => false,
@@ -519,7 +564,11 @@ fn timeout_error(kind: TimeoutKind, limit: Duration) -> Error {
         TimeoutKind::Deadline => format!("the answer took longer than {seconds} s"),
     };
     let error = Error::new(ErrorKind::Timeout(kind), message);
-    if kind == TimeoutKind::Deadline { error.with_retry(Retry::Never) } else { error }
+    if kind == TimeoutKind::Deadline {
+        error.with_retry(Retry::Never)
+    } else {
+        error
+    }
 }
 
 /// A backend's stream whose panics are errors: they cost this run and nothing else.
@@ -546,8 +595,14 @@ impl Panicked {
 impl Guarded {
     fn begin(deployment: &Deployment, attempt: Attempt) -> Self {
         match catch_unwind(AssertUnwindSafe(|| deployment.backend.generate(attempt))) {
-            Ok(stream) => Self { stream: Some(stream), refused: None },
-            Err(payload) => Self { stream: None, refused: Some(Panicked::error(&*payload)) },
+            Ok(stream) => Self {
+                stream: Some(stream),
+                refused: None,
+            },
+            Err(payload) => Self {
+                stream: None,
+                refused: Some(Panicked::error(&*payload)),
+            },
         }
     }
 

@@ -68,7 +68,10 @@ impl Plan {
         let untried = self.tried < self.order.len();
         let other = if untried { Next::Other } else { Next::GiveUp };
         let round = u32::try_from(self.tried / self.order.len()).unwrap_or(u32::MAX);
-        let again = |asked| Next::Again { asked, round: round.saturating_sub(1) };
+        let again = |asked| Next::Again {
+            asked,
+            round: round.saturating_sub(1),
+        };
         match (error.kind(), error.retry(), error.origin()) {
             (ErrorKind::Timeout(TimeoutKind::Deadline) | ErrorKind::Cancelled, _, _)
             | (_, Retry::Never, Origin::Client) => Next::GiveUp,
@@ -85,7 +88,12 @@ impl Plan {
 
 /// Makes the plan.
 pub(crate) fn plan(balancer: &Balancer, admitted: Admitted) -> Result<Planned, Error> {
-    let Admitted { call, request, model, admission } = admitted;
+    let Admitted {
+        call,
+        request,
+        model,
+        admission,
+    } = admitted;
     let eligible: Vec<usize> = model
         .deployments
         .iter()
@@ -155,7 +163,11 @@ fn refusal(model: &Model, request: &InferenceRequest) -> Error {
         return Error::internal("no deployment is eligible and no demand is unmet");
     };
     let message = if path.is_empty() {
-        format!("the model `{}` does not support {}", model.id, demand.as_str())
+        format!(
+            "the model `{}` does not support {}",
+            model.id,
+            demand.as_str()
+        )
     } else {
         format!(
             "the model `{}` does not support {} (asked for by `{path}`)",
@@ -164,5 +176,9 @@ fn refusal(model: &Model, request: &InferenceRequest) -> Error {
         )
     };
     let error = Error::new(ErrorKind::Unsupported, message);
-    if path.is_empty() { error } else { error.with_param(path.as_str()) }
+    if path.is_empty() {
+        error
+    } else {
+        error.with_param(path.as_str())
+    }
 }

@@ -5,7 +5,6 @@
 
 use std::error::Error as _;
 use std::fmt::{self, Write as _};
-use std::future::Future as _;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
@@ -56,10 +55,16 @@ impl Tally {
     /// ends before its usage is reported; such rows are marked as not exact.
     pub(crate) fn count(&mut self, event: &RunEvent) {
         match event {
-            RunEvent::Started { input_tokens: Some(tokens), .. } => self.input_tokens = *tokens,
+            RunEvent::Started {
+                input_tokens: Some(tokens),
+                ..
+            } => self.input_tokens = *tokens,
             RunEvent::Delta { .. } | RunEvent::ArgumentsDelta { .. } => self.pieces += 1,
             RunEvent::Native(frame) if !frame.whole => {
-                let is_piece = frame.event.as_deref().is_none_or(|event| event.ends_with(".delta"));
+                let is_piece = frame
+                    .event
+                    .as_deref()
+                    .is_none_or(|event| event.ends_with(".delta"));
                 self.pieces += u64::from(is_piece);
             }
             _ => {}
@@ -90,7 +95,11 @@ impl Tally {
 
     /// Any other end.
     pub(crate) fn broken(&self, status: Status) -> Outcome {
-        Outcome { status, usage: self.partial_usage(), usage_exact: false }
+        Outcome {
+            status,
+            usage: self.partial_usage(),
+            usage_exact: false,
+        }
     }
 }
 
@@ -147,14 +156,21 @@ impl Settlement {
         };
         log(&row, ending.error.as_ref());
         let run_id = Arc::clone(&row.run_id);
-        let recorded = tokio::time::timeout(shared.limits.record_timeout, self.usage.record(*row)).await;
+        let recorded =
+            tokio::time::timeout(shared.limits.record_timeout, self.usage.record(*row)).await;
         let failure = match recorded {
             Ok(Ok(())) => return ending,
             Ok(Err(error)) => error,
-            Err(_elapsed) => Error::new(ErrorKind::Unavailable, "the usage log did not answer in time"),
+            Err(_elapsed) => Error::new(
+                ErrorKind::Unavailable,
+                "the usage log did not answer in time",
+            ),
         };
         tracing::error!(run_id = &*run_id, error = %Chain(&failure), "the usage row was not recorded");
-        if matches!(ending.outcome.status, Status::Completed | Status::Incomplete(_)) {
+        if matches!(
+            ending.outcome.status,
+            Status::Completed | Status::Incomplete(_)
+        ) {
             ending.outcome.status = Status::Failed(FailureReason::Internal);
             ending.tail = [None, None];
             ending.error = Some(
@@ -182,7 +198,10 @@ impl Settlement {
         row.reason = reason_word(outcome.status, error).map(Into::into);
         row.usage = outcome.usage;
         row.usage_exact = outcome.usage_exact;
-        row.first_event_us = self.tally.first_event.map(|first| micros(self.begun, first));
+        row.first_event_us = self
+            .tally
+            .first_event
+            .map(|first| micros(self.begun, first));
         row.total_us = micros(self.begun, now);
         Some(row)
     }

@@ -91,7 +91,9 @@ fn lost_owner() -> Step {
             usage: Usage::default(),
             usage_exact: false,
         },
-        error: Some(Error::internal("the owner of the run ended without an outcome")),
+        error: Some(Error::internal(
+            "the owner of the run ended without an outcome",
+        )),
     }
 }
 
@@ -102,10 +104,14 @@ pub(crate) async fn start(shared: Arc<Shared>, planned: Planned) -> Result<Run, 
     let owners = shared.owners.clone();
     owners.spawn(owner::own(shared, planned, sender));
     match messages.recv().await {
-        Some(Message::Began(facts)) => Ok(Run { facts: *facts, messages, ended: false }),
+        Some(Message::Began(facts)) => Ok(Run {
+            facts: *facts,
+            messages,
+            ended: false,
+        }),
         Some(Message::Refused(error)) => Err(error),
-        Some(Message::Step(_)) | None => {
-            Err(Error::internal("the owner of the run ended without an outcome"))
-        }
+        Some(Message::Step(_)) | None => Err(Error::internal(
+            "the owner of the run ended without an outcome",
+        )),
     }
 }

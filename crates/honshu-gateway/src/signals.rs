@@ -80,7 +80,11 @@ impl<'a> Signals<'a> {
     /// Something happened: the present phase counts from `now` again. Says whether the deadline has passed.
     pub(crate) fn progress(&mut self, now: Instant) -> Result<(), Interrupt> {
         self.phase_began = now;
-        if now >= self.deadline { Err(Interrupt::Deadline) } else { Ok(()) }
+        if now >= self.deadline {
+            Err(Interrupt::Deadline)
+        } else {
+            Ok(())
+        }
     }
 
     /// When the run must be over.
