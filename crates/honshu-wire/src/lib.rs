@@ -4,6 +4,7 @@
 //!
 //! Nothing here does I/O, reads a clock or makes a decision about a run. Bytes in, words out, and back.
 
+mod assembly;
 pub mod chat;
 pub mod error;
 mod head;
@@ -15,4 +16,5 @@ mod problems;
 pub mod responses;
 mod sampling;
 pub mod sse;
-mod upstream;
+
+pub use head::ResponseHead;

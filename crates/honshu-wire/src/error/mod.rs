@@ -1,39 +1,57 @@
-//! Skeleton: the bodies follow within the hour, the signatures are stable.
-use bytes::Bytes;
-use honshu_domain::Error;
+//! Errors as callers read them, one file per dialect, and upstreams' errors as we read them.
+//!
+//! Only [`honshu_domain::Error::message`], `param`, `code` and the ids leave here; the cause never does.
 
-/// An error as HTTP: what the caller gets.
+mod oci;
+mod openai;
+mod upstream;
+
+use bytes::Bytes;
+use honshu_domain::{Error, Retry};
+
+pub use oci::{Plane, oci_body};
+pub use openai::openai_body;
+pub(crate) use openai::{code, write_error};
+pub(crate) use upstream::from_frame;
+pub use upstream::from_upstream;
+
+/// An error as HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorResponse {
     /// The HTTP status.
     pub status: u16,
     /// The JSON body.
     pub body: Bytes,
-    /// Headers beside the content type: `retry-after`, `x-should-retry`, `opc-decision-id`, `www-authenticate`, `allow`-less.
+    /// Headers beside content type and request ids.
     pub headers: Vec<(&'static str, String)>,
 }
 
-/// Which of OCI's error vocabularies a path uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Plane {
-    /// `/20231130/actions/*`: the status as the code string.
-    Inference,
-    /// Everything else: symbolic codes.
-    Management,
+/// The headers that every dialect shares.
+fn headers(error: &Error, status: u16) -> Vec<(&'static str, String)> {
+    let mut headers = Vec::new();
+    // Official SDKs give up at once when told to wait longer than two minutes, and a fraction is cut off by
+    // clients that read whole seconds: round up.
+    let wait = match error.retry() {
+        Retry::After(wait) => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+        Retry::Now if status == 503 => Some(1),
+        _ => None,
+    };
+    if let Some(seconds) = wait {
+        headers.push(("retry-after", seconds.max(1).to_string()));
+    }
+    // The SDKs retry 408, 409, 429 and 5xx by themselves; we know better which of them can succeed.
+    if matches!(status, 408 | 409 | 429) || status >= 500 {
+        let retry = !matches!(error.retry(), Retry::Never);
+        headers.push(("x-should-retry", retry.to_string()));
+    }
+    if status == 401 {
+        headers.push(("www-authenticate", "Bearer".to_owned()));
+    }
+    if let Some(id) = error.decision_id() {
+        headers.push(("opc-decision-id", id.to_owned()));
+    }
+    headers
 }
 
-/// The body of OpenAI paths.
-pub fn openai_body(error: &Error, request_id: &str) -> ErrorResponse {
-    let _ = (error, request_id);
-    todo!()
-}
-/// The body of OCI's native and management paths.
-pub fn oci_body(error: &Error, plane: Plane) -> ErrorResponse {
-    let _ = (error, plane);
-    todo!()
-}
-/// The error that an upstream's answer other than 2xx stands for.
-pub fn from_upstream(status: u16, retry_after: Option<&str>, body: &[u8]) -> Error {
-    let _ = (status, retry_after, body);
-    todo!()
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! The events of a run as one whole chat completion.
+
+use bytes::{Bytes, BytesMut};
+use honshu_domain::{
+    Entropy, FinishReason, InferenceRequest, Item, Outcome, Part, RunEvent, Status, Timestamp,
+    TokenLogprob, Usage,
+};
+
+use super::decode::UpstreamDecoder;
+use super::encode::{finish_word, prefix, write_choice_logprobs, write_usage};
+use crate::assembly::Assembly;
+use crate::head::ResponseHead;
+use crate::json::{put, put_str, put_uint};
+
+/// Collects the events of a run into one chat completion. Failed runs are answered by
+/// [`crate::error::openai_body`] instead.
+#[derive(Debug)]
+pub struct Collector {
+    prefix: String,
+    assembly: Assembly,
+    /// Streams replace whole items by what the backend says at their end; log probabilities it may not repeat.
+    logprobs: Vec<(u32, Vec<TokenLogprob>)>,
+    reasons: Vec<(u32, FinishReason)>,
+    reason: Option<FinishReason>,
+    whole: Option<Bytes>,
+    decoder: UpstreamDecoder,
+}
+
+impl Collector {
+    /// A collector for the answer to `request`.
+    pub fn new(head: ResponseHead, _request: &InferenceRequest, _entropy: &dyn Entropy) -> Self {
+        Self {
+            prefix: prefix(&head, "chat.completion"),
+            assembly: Assembly::default(),
+            logprobs: Vec::new(),
+            reasons: Vec::new(),
+            reason: None,
+            whole: None,
+            decoder: UpstreamDecoder::new(),
+        }
+    }
+
+    /// Takes one event.
+    pub fn event(&mut self, event: &RunEvent) {
+        match event {
+            RunEvent::Native(frame) if frame.whole => self.whole = Some(frame.json.clone()),
+            RunEvent::Native(frame) => {
+                // The upstream streamed although the caller does not: put the chunks together.
+                let mut events = Vec::new();
+                if self.decoder.frame(&frame.json, &mut events).is_ok() {
+                    for event in &events {
+                        self.event(event);
+                    }
+                }
+            }
+            RunEvent::ChoiceFinished { choice, reason } => self.reasons.push((*choice, *reason)),
+            RunEvent::Finished(finish) => self.reason = Some(finish.reason),
+            RunEvent::Delta {
+                output_index,
+                logprobs,
+                ..
+            } if !logprobs.is_empty() => {
+                match self
+                    .logprobs
+                    .iter_mut()
+                    .find(|(index, _)| index == output_index)
+                {
+                    Some((_, list)) => list.extend_from_slice(logprobs),
+                    None => self.logprobs.push((*output_index, logprobs.clone())),
+                }
+                self.assembly.apply(event);
+            }
+            _ => self.assembly.apply(event),
+        }
+    }
+
+    /// The body.
+    pub fn finish(mut self, outcome: &Outcome, _now: Timestamp) -> Bytes {
+        if let Some(body) = self.whole.take() {
+            return body;
+        }
+        let mut events = Vec::new();
+        if self.decoder.end(&mut events).is_ok() {
+            for event in &events {
+                self.event(event);
+            }
+        }
+        let mut body = BytesMut::with_capacity(1024);
+        let out = &mut body;
+        put(out, &self.prefix);
+        let mut choices: Vec<u32> = self.assembly.slots.iter().map(|slot| slot.choice).collect();
+        choices.push(0);
+        choices.sort_unstable();
+        choices.dedup();
+        for (at, choice) in choices.into_iter().enumerate() {
+            if at > 0 {
+                put(out, ",");
+            }
+            self.choice(choice, outcome, out);
+        }
+        put(out, "],\"usage\":");
+        let known = outcome.usage_exact
+            || outcome.usage != Usage::default()
+            || outcome.status == Status::Completed;
+        if known {
+            write_usage(&outcome.usage, out);
+        } else {
+            put(out, "null");
+        }
+        put(out, "}");
+        body.freeze()
+    }
+
+    fn choice(&self, index: u32, outcome: &Outcome, out: &mut BytesMut) {
+        let mut text: Option<String> = None;
+        let mut refusal: Option<String> = None;
+        let mut reasoning = String::new();
+        let mut calls = Vec::new();
+        let mut logprobs: &[TokenLogprob] = &[];
+        for slot in self
+            .assembly
+            .slots
+            .iter()
+            .filter(|slot| slot.choice == index)
+        {
+            match &slot.item {
+                Item::Message(message) => {
+                    for part in &message.content {
+                        match part {
+                            Part::Text { text: more, .. } => {
+                                text.get_or_insert_default().push_str(more)
+                            }
+                            Part::Refusal { refusal: more } => {
+                                refusal.get_or_insert_default().push_str(more);
+                            }
+                            _ => {}
+                        }
+                    }
+                    if let Some((_, list)) =
+                        self.logprobs.iter().find(|(i, _)| *i == slot.output_index)
+                    {
+                        logprobs = list;
+                    } else if let Some(Part::Text { logprobs: list, .. }) = message.content.first()
+                    {
+                        logprobs = list;
+                    }
+                }
+                Item::Reasoning(item) => {
+                    let texts = if item.content.is_empty() {
+                        &item.summary
+                    } else {
+                        &item.content
+                    };
+                    texts.iter().for_each(|more| reasoning.push_str(more));
+                }
+                Item::FunctionCall(call) => calls.push(call),
+                _ => {}
+            }
+        }
+        put(out, "{\"index\":");
+        put_uint(out, index);
+        put(out, ",\"message\":{\"role\":\"assistant\",\"content\":");
+        match &text {
+            Some(text) => put_str(out, text),
+            // Without calls and refusal an answer that says nothing is an empty text, not none.
+            None if calls.is_empty() && refusal.is_none() => put(out, "\"\""),
+            None => put(out, "null"),
+        }
+        put(out, ",\"refusal\":");
+        match &refusal {
+            Some(refusal) => put_str(out, refusal),
+            None => put(out, "null"),
+        }
+        if !reasoning.is_empty() {
+            put(out, ",\"reasoning_content\":");
+            put_str(out, &reasoning);
+        }
+        for (at, call) in calls.iter().enumerate() {
+            put(out, if at == 0 { ",\"tool_calls\":[" } else { "," });
+            put(out, "{\"id\":");
+            put_str(out, &call.call_id);
+            put(out, ",\"type\":\"function\",\"function\":{\"name\":");
+            put_str(out, &call.name);
+            put(out, ",\"arguments\":");
+            put_str(out, &call.arguments);
+            put(out, "}}");
+        }
+        if !calls.is_empty() {
+            put(out, "]");
+        }
+        put(out, "},\"logprobs\":");
+        write_choice_logprobs(logprobs, refusal.is_some(), out);
+        let natural = if calls.is_empty() {
+            FinishReason::Stop
+        } else {
+            FinishReason::ToolCalls
+        };
+        let own = self
+            .reasons
+            .iter()
+            .find(|(choice, _)| *choice == index)
+            .map(|(_, reason)| *reason);
+        let reason = own.unwrap_or(match outcome.status {
+            Status::Incomplete(reason) => reason,
+            _ => self.reason.unwrap_or(natural),
+        });
+        put(out, ",\"finish_reason\":\"");
+        put(out, finish_word(reason));
+        put(out, "\"}");
+    }
+}
