@@ -178,10 +178,16 @@ impl Diagnostic {
         let marked = &source[self.span.start..self.span.end.clamp(self.span.start, line_end)];
         let after = &source[self.span.start + marked.len()..line_end];
 
-        let half = RENDER_COLUMNS_MAX / 2;
-        let (before, cut_before) = keep_last(before, half);
+        let after = after.trim_end();
+        let whole = columns(before) + columns(marked) + columns(after) <= RENDER_COLUMNS_MAX;
+        let side = if whole {
+            RENDER_COLUMNS_MAX
+        } else {
+            RENDER_COLUMNS_MAX / 2
+        };
+        let (before, cut_before) = keep_last(before, side);
         let (marked, _) = keep_first(marked, RENDER_COLUMNS_MAX);
-        let (after, cut_after) = keep_first(after, half);
+        let (after, cut_after) = keep_first(after, side);
         let lead = if cut_before { "…" } else { "" };
         let tail = if cut_after { "…" } else { "" };
 

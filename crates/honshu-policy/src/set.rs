@@ -376,14 +376,13 @@ impl PolicySet {
     }
 }
 
-/// Whether a text that cannot be read may have been meant to deny.
+/// Whether a text that cannot be read may have been meant to deny, in whole or in part.
 fn may_deny(text: &str) -> bool {
-    let word = text
-        .trim_start()
-        .split(|c: char| !c.is_ascii_alphabetic())
-        .next()
-        .unwrap_or_default();
-    !["allow", "define", "admit", "endorse"]
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(word))
+    let mut words = text
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty());
+    let known = ["allow", "define", "admit", "endorse"];
+    let first = words.next().unwrap_or_default();
+    !known.iter().any(|word| word.eq_ignore_ascii_case(first))
+        || words.any(|word| word.eq_ignore_ascii_case("deny"))
 }
