@@ -41,10 +41,14 @@ pub(crate) fn shown_state(secret: &SecretRow, now: Timestamp) -> ShownState {
 
 /// The end of a secret that names none: three calendar months from now.
 pub(crate) fn default_expiry(now: Timestamp) -> Timestamp {
-    let later = jiff::Timestamp::from_microsecond(now.as_micros()).ok().and_then(|now| {
-        let zoned = now.to_zoned(jiff::tz::TimeZone::UTC);
-        zoned.checked_add(jiff::Span::new().months(SECRET_LIFE_MONTHS)).ok()
-    });
+    let later = jiff::Timestamp::from_microsecond(now.as_micros())
+        .ok()
+        .and_then(|now| {
+            let zoned = now.to_zoned(jiff::tz::TimeZone::UTC);
+            zoned
+                .checked_add(jiff::Span::new().months(SECRET_LIFE_MONTHS))
+                .ok()
+        });
     match later {
         Some(later) => Timestamp::from_micros(later.timestamp().as_microsecond()),
         // The end of the calendar: no real clock gets here.
@@ -84,7 +88,9 @@ pub(crate) fn renew(
     now: Timestamp,
 ) -> Result<()> {
     if secret.state == SecretState::Revoked {
-        return Err(conflict("the secret is revoked, which is final; create another key"));
+        return Err(conflict(
+            "the secret is revoked, which is final; create another key",
+        ));
     }
     secret.digest = *digest.as_bytes();
     secret.mask = mask;
@@ -98,7 +104,11 @@ pub(crate) fn renew(
 }
 
 /// Sets the state. Setting the one that is there changes nothing and is no error. Gives whether it changed.
-pub(crate) fn set_state(secret: &mut SecretRow, asked: SecretState, now: Timestamp) -> Result<bool> {
+pub(crate) fn set_state(
+    secret: &mut SecretRow,
+    asked: SecretState,
+    now: Timestamp,
+) -> Result<bool> {
     match (shown_state(secret, now), asked) {
         (ShownState::Active, SecretState::Active)
         | (ShownState::Inactive, SecretState::Inactive)
@@ -109,9 +119,9 @@ pub(crate) fn set_state(secret: &mut SecretRow, asked: SecretState, now: Timesta
             secret.revoked = Some(now);
             Ok(true)
         }
-        (ShownState::Expired, _) => {
-            Err(conflict("the secret has expired; renew it to give it a new value and a new end"))
-        }
+        (ShownState::Expired, _) => Err(conflict(
+            "the secret has expired; renew it to give it a new value and a new end",
+        )),
         (_, SecretState::Active) => {
             secret.state = SecretState::Active;
             secret.activated = Some(now);

@@ -53,19 +53,36 @@ impl Control {
         const OPERATION: Operation = Operation::CreateApiKey;
         let mut problems = Problems::default();
         problems.key_name("displayName", &details.display_name);
-        problems.description("description", details.description.as_deref().unwrap_or_default());
-        problems.tags(details.freeform_tags.as_ref(), details.defined_tags.as_ref());
+        problems.description(
+            "description",
+            details.description.as_deref().unwrap_or_default(),
+        );
+        problems.tags(
+            details.freeform_tags.as_ref(),
+            details.defined_tags.as_ref(),
+        );
         if details.key_details.is_empty() || details.key_details.len() > SECRETS_MAX {
-            problems.add("keyDetails", format!("must have 1 to {SECRETS_MAX} elements"));
+            problems.add(
+                "keyDetails",
+                format!("must have 1 to {SECRETS_MAX} elements"),
+            );
         }
         for (place, key) in details.key_details.iter().enumerate() {
             let path = format!("keyDetails[{place}].keyName");
             problems.key_name(&path, &key.key_name);
             let earlier = details.key_details.iter().take(place);
-            if earlier.clone().any(|other| other.key_name.eq_ignore_ascii_case(&key.key_name)) {
+            if earlier
+                .clone()
+                .any(|other| other.key_name.eq_ignore_ascii_case(&key.key_name))
+            {
                 problems.add(path, "must differ from the other secret's name");
             }
-            check_expiry(&mut problems, &format!("keyDetails[{place}].timeExpiry"), key, ctx.now);
+            check_expiry(
+                &mut problems,
+                &format!("keyDetails[{place}].timeExpiry"),
+                key,
+                ctx.now,
+            );
         }
         problems.done()?;
         let compartment = self.resolve_compartment(ctx, OPERATION, &details.compartment_id)?;
@@ -107,7 +124,15 @@ impl Control {
         if let Some(retry) = &retry {
             self.secrets_again.keep(retry, ctx.now, secrets);
         }
-        match self.change(ctx, OPERATION.name(), retry.clone(), vec![Change::InsertApiKey(row)]).await {
+        match self
+            .change(
+                ctx,
+                OPERATION.name(),
+                retry.clone(),
+                vec![Change::InsertApiKey(row)],
+            )
+            .await
+        {
             Ok(_) => Ok(shown),
             Err(error) => self.failed_or_repeated(ctx, OPERATION, retry, error).await,
         }
@@ -117,7 +142,11 @@ impl Control {
     ///
     /// # Errors
     /// Not found for a compartment that is not there or not allowed; 400 for a bad filter.
-    pub fn list_api_keys(&self, ctx: &OpCtx, asked: &ListApiKeys) -> Result<Page<oci::ApiKeySummary>> {
+    pub fn list_api_keys(
+        &self,
+        ctx: &OpCtx,
+        asked: &ListApiKeys,
+    ) -> Result<Page<oci::ApiKeySummary>> {
         const OPERATION: Operation = Operation::ListApiKeys;
         let compartment = self.resolve_compartment(ctx, OPERATION, &asked.compartment_id)?;
         self.authorize_operation(ctx, OPERATION, &compartment)?;
@@ -128,9 +157,18 @@ impl Control {
             .filter(|entry| {
                 entry.row.compartment == compartment
                     && entry.row.region == ctx.region.name()
-                    && asked.display_name.as_ref().is_none_or(|name| *name == entry.row.display_name)
-                    && asked.id.as_ref().is_none_or(|id| id == entry.row.id.as_str())
-                    && asked.lifecycle_state.as_ref().is_none_or(|state| state.eq_ignore_ascii_case("ACTIVE"))
+                    && asked
+                        .display_name
+                        .as_ref()
+                        .is_none_or(|name| *name == entry.row.display_name)
+                    && asked
+                        .id
+                        .as_ref()
+                        .is_none_or(|id| id == entry.row.id.as_str())
+                    && asked
+                        .lifecycle_state
+                        .as_ref()
+                        .is_none_or(|state| state.eq_ignore_ascii_case("ACTIVE"))
             })
             .collect();
         let page = asked.page.cut(items, |entry| SortKey {
@@ -165,8 +203,14 @@ impl Control {
         if let Some(name) = &details.display_name {
             problems.key_name("displayName", name);
         }
-        problems.description("description", details.description.as_deref().unwrap_or_default());
-        problems.tags(details.freeform_tags.as_ref(), details.defined_tags.as_ref());
+        problems.description(
+            "description",
+            details.description.as_deref().unwrap_or_default(),
+        );
+        problems.tags(
+            details.freeform_tags.as_ref(),
+            details.defined_tags.as_ref(),
+        );
         problems.done()?;
         self.edit(ctx, Operation::UpdateApiKey, id, if_match, &|row| {
             if let Some(name) = &details.display_name {
@@ -175,7 +219,11 @@ impl Control {
             if let Some(text) = &details.description {
                 row.description = Some(text.clone());
             }
-            set_tags(row, details.freeform_tags.as_ref(), details.defined_tags.as_ref())?;
+            set_tags(
+                row,
+                details.freeform_tags.as_ref(),
+                details.defined_tags.as_ref(),
+            )?;
             Ok(true)
         })
         .await
@@ -196,8 +244,16 @@ impl Control {
         const OPERATION: Operation = Operation::RenewApiKey;
         let mut problems = Problems::default();
         problems.key_name("details.keyName", &details.details.key_name);
-        check_expiry(&mut problems, "details.timeExpiry", &details.details, ctx.now);
-        problems.tags(details.freeform_tags.as_ref(), details.defined_tags.as_ref());
+        check_expiry(
+            &mut problems,
+            "details.timeExpiry",
+            &details.details,
+            ctx.now,
+        );
+        problems.tags(
+            details.freeform_tags.as_ref(),
+            details.defined_tags.as_ref(),
+        );
         problems.done()?;
         // The caller may have lost the right to the key since: that comes before the repetition.
         self.find_api_key(ctx, OPERATION, id)?;
@@ -206,7 +262,10 @@ impl Control {
             return self.repeated(ctx, OPERATION, &earlier);
         }
         let name = details.details.key_name.clone();
-        let expires = details.details.time_expiry.unwrap_or_else(|| default_expiry(ctx.now));
+        let expires = details
+            .details
+            .time_expiry
+            .unwrap_or_else(|| default_expiry(ctx.now));
         for _ in 0..CHANGE_TRIES_MAX {
             let entry = self.find_api_key(ctx, OPERATION, id)?;
             check_if_match(if_match, entry.row.version)?;
@@ -219,7 +278,11 @@ impl Control {
                 expires,
                 ctx.now,
             )?;
-            set_tags(&mut row, details.freeform_tags.as_ref(), details.defined_tags.as_ref())?;
+            set_tags(
+                &mut row,
+                details.freeform_tags.as_ref(),
+                details.defined_tags.as_ref(),
+            )?;
             let secrets = vec![(name.clone(), secret)];
             let mut shown = show(&row, |place| row.secrets.get(place)?.last_used, ctx.now);
             reveal(&mut shown.value, &secrets);
@@ -227,13 +290,12 @@ impl Control {
                 self.secrets_again.keep(retry, ctx.now, secrets);
             }
             let change = Change::PutApiKey(row, entry.row.version);
-            match self.change(ctx, OPERATION.name(), retry.clone(), vec![change]).await {
+            match self
+                .change(ctx, OPERATION.name(), retry.clone(), vec![change])
+                .await
+            {
                 Ok(_) => return Ok(shown),
-                Err(StoreError::Stale) if if_match.is_none() => {
-                    if let Some(retry) = &retry {
-                        self.secrets_again.drop_for(retry);
-                    }
-                }
+                Err(StoreError::Stale) if if_match.is_none() => {}
                 Err(error) => return self.failed_or_repeated(ctx, OPERATION, retry, error).await,
             }
         }
@@ -258,13 +320,24 @@ impl Control {
             problems.add("state", "must be `ACTIVE`, `INACTIVE` or `REVOKED`");
         }
         problems.key_name("keyName", &details.key_name);
-        problems.tags(details.freeform_tags.as_ref(), details.defined_tags.as_ref());
+        problems.tags(
+            details.freeform_tags.as_ref(),
+            details.defined_tags.as_ref(),
+        );
         problems.done()?;
         self.edit(ctx, Operation::SetApiKeyState, id, if_match, &|row| {
             let Some(asked) = asked else { return Ok(false) };
-            let changed = set_state(secret_named(row, &details.key_name, "keyName")?, asked, ctx.now)?;
+            let changed = set_state(
+                secret_named(row, &details.key_name, "keyName")?,
+                asked,
+                ctx.now,
+            )?;
             let tagged = details.freeform_tags.is_some() || details.defined_tags.is_some();
-            set_tags(row, details.freeform_tags.as_ref(), details.defined_tags.as_ref())?;
+            set_tags(
+                row,
+                details.freeform_tags.as_ref(),
+                details.defined_tags.as_ref(),
+            )?;
             Ok(changed || tagged)
         })
         .await
@@ -299,7 +372,12 @@ impl Control {
     ///
     /// # Errors
     /// Not found, 412.
-    pub async fn delete_api_key(&self, ctx: &OpCtx, id: &str, if_match: Option<&str>) -> Result<()> {
+    pub async fn delete_api_key(
+        &self,
+        ctx: &OpCtx,
+        id: &str,
+        if_match: Option<&str>,
+    ) -> Result<()> {
         const OPERATION: Operation = Operation::DeleteApiKey;
         for _ in 0..CHANGE_TRIES_MAX {
             let entry = self.find_api_key(ctx, OPERATION, id)?;
@@ -364,14 +442,11 @@ impl Control {
     ) -> Result<Versioned<oci::ApiKey>> {
         let entry = self.find_api_key(ctx, operation, &earlier.resource)?;
         let mut shown = show_entry(&entry, ctx.now);
-        for (name, secret) in self.secrets_again.find(earlier, ctx.now) {
-            // A secret that was renewed since is another one: the mask tells.
-            let place = shown.value.keys.iter().position(|item| item.key_name == name);
-            if let Some(item) = place.and_then(|place| shown.value.keys.get_mut(place)) {
-                if PlainSecret::parse(&secret).is_some_and(|secret| secret.mask() == item.key_mask) {
-                    item.key = Some(secret);
-                }
-            }
+        // A secret that was renewed since has another digest and is not shown.
+        for (item, row) in shown.value.keys.iter_mut().zip(&entry.row.secrets) {
+            item.key = self
+                .secrets_again
+                .find(earlier, ctx.now, &self.pepper, &row.digest);
         }
         Ok(shown)
     }
@@ -388,9 +463,6 @@ impl Control {
             if let Some(earlier) = self.earlier(ctx, retry.as_ref()).await? {
                 return self.repeated(ctx, operation, &earlier);
             }
-        }
-        if let Some(retry) = &retry {
-            self.secrets_again.drop_for(retry);
         }
         Err(error.into())
     }
@@ -414,7 +486,10 @@ fn check_if_match(if_match: Option<&str>, version: i64) -> Result<()> {
 
 /// Everybody changes this row at once: later.
 fn busy() -> Error {
-    Error::new(ErrorKind::Unavailable, "too many changes to the resource at the same time; try again")
+    Error::new(
+        ErrorKind::Unavailable,
+        "too many changes to the resource at the same time; try again",
+    )
 }
 
 /// The row to be changed, with the last-used times of this node, so that a change does not set them back.

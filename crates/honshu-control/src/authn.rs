@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use honshu_domain::{Error, ErrorKind, Principal, Region};
-use honshu_signature::{BodyDigest, BodyRule, CanonicalRequest, KeyId, SignatureError, SignatureHeader};
+use honshu_signature::{
+    BodyDigest, BodyRule, CanonicalRequest, KeyId, SignatureError, SignatureHeader,
+};
 
 use crate::control::Control;
 use crate::secret::{digest_of, is_well_formed};
@@ -104,7 +106,10 @@ impl Control {
         }
         let digest = digest_of(secret, &self.pepper);
         let snapshot = self.state.load();
-        let (entry, place) = snapshot.keys.find(digest.as_bytes()).ok_or(Reason::Unknown)?;
+        let (entry, place) = snapshot
+            .keys
+            .find(digest.as_bytes())
+            .ok_or(Reason::Unknown)?;
         let now = self.clock.now();
         let stored = entry.row.secrets.get(place).ok_or(Reason::Unknown)?;
         if !digest.matches(&stored.digest) {
@@ -116,7 +121,9 @@ impl Control {
         if !entry.is_good(place, now) {
             return Err(Reason::State.into());
         }
-        entry.principal_at(place, now).ok_or_else(|| Reason::Unknown.into())
+        entry
+            .principal_at(place, now)
+            .ok_or_else(|| Reason::Unknown.into())
     }
 
     /// Authenticates a request signed by a user's key (OCI API reference, "Request Signatures"). The body
@@ -130,17 +137,31 @@ impl Control {
         request: &CanonicalRequest<'_>,
     ) -> Result<SignedCaller, Unauthenticated> {
         let header = SignatureHeader::parse(authorization).map_err(Reason::from)?;
-        let KeyId::User { tenancy, user, fingerprint, .. } = header.key_id() else {
+        let KeyId::User {
+            tenancy,
+            user,
+            fingerprint,
+            ..
+        } = header.key_id()
+        else {
             return Err(Reason::Session.into());
         };
         let snapshot = Arc::clone(&self.state.load().identity);
         let known = snapshot.root().is_some_and(|root| root.as_str() == tenancy);
-        let user = honshu_domain::Ocid::parse(user).ok().filter(|_| known).ok_or(Reason::User)?;
-        let key = snapshot.find_signing_key(&user, *fingerprint).ok_or(Reason::User)?;
+        let user = honshu_domain::Ocid::parse(user)
+            .ok()
+            .filter(|_| known)
+            .ok_or(Reason::User)?;
+        let key = snapshot
+            .find_signing_key(&user, *fingerprint)
+            .ok_or(Reason::User)?;
         let body_rule = header
             .verify(request, key, self.clock.now().as_seconds())
             .map_err(Reason::from)?;
         let principal = snapshot.user_principal(&user).ok_or(Reason::User)?;
-        Ok(SignedCaller { principal, body_rule })
+        Ok(SignedCaller {
+            principal,
+            body_rule,
+        })
     }
 }

@@ -32,14 +32,18 @@ impl Authorizer for RegionAuthorizer {
         target: &Target<'_>,
     ) -> Result<Authorized, Box<Denied>> {
         let now = self.control.clock.now();
-        self.control.decide(principal, permission, target, &self.region, now)
+        self.control
+            .decide(principal, permission, target, &self.region, now)
     }
 }
 
 impl Control {
     /// Who answers permission questions for requests that come in at `region`.
     pub fn authorizer(self: &Arc<Self>, region: &Region) -> RegionAuthorizer {
-        RegionAuthorizer { control: Arc::clone(self), region: region.clone() }
+        RegionAuthorizer {
+            control: Arc::clone(self),
+            region: region.clone(),
+        }
     }
 
     /// Decides with the snapshot of now and keeps a denial.
@@ -83,16 +87,50 @@ impl Control {
                 target: target.compartment_id.to_owned(),
                 model: target.model_id.map(str::to_owned),
                 reason: Some(decision.reason),
-                because: decision.because.iter().map(|source| (**source).clone()).collect(),
+                because: decision
+                    .because
+                    .iter()
+                    .map(|source| (**source).clone())
+                    .collect(),
             },
             &*self.entropy,
         );
         Err(Box::new((*denied).with_decision_id(id)))
     }
 
+    /// Whether `principal` may chat with `model` in `compartment`, for lists of models. Keeps no denial.
+    pub fn may_use_model(
+        &self,
+        principal: &Principal,
+        region: &Region,
+        compartment: &Ocid,
+        model: &str,
+    ) -> bool {
+        let snapshot = self.state.load();
+        snapshot.policies.compiled.as_ref().is_some_and(|set| {
+            set.decide(&Request {
+                principal: Requester::from(principal),
+                permission: Permission::GENERATIVE_AI_CHAT,
+                target: Target::new(compartment.as_str()).model(model),
+                region_key: Some(region.key()),
+                time: self.clock.now(),
+                network_sources: None,
+            })
+            .is_allowed()
+        })
+    }
+
     /// Asks without keeping a denial: for what a list leaves out.
-    pub(crate) fn may(&self, snapshot: &Snapshot, ctx: &OpCtx, operation: Operation, compartment: &Ocid) -> bool {
-        let Some(set) = &snapshot.policies.compiled else { return false };
+    pub(crate) fn may(
+        &self,
+        snapshot: &Snapshot,
+        ctx: &OpCtx,
+        operation: Operation,
+        compartment: &Ocid,
+    ) -> bool {
+        let Some(set) = &snapshot.policies.compiled else {
+            return false;
+        };
         operation.permissions().iter().all(|permission| {
             set.decide(&Request {
                 principal: Requester::from(&ctx.principal),

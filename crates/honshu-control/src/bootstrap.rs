@@ -59,7 +59,10 @@ impl AdminProfile {
     /// The places in a data directory.
     pub fn of(data_dir: &Path) -> Self {
         let folder = data_dir.join(ADMIN_FOLDER);
-        Self { config: folder.join("config"), key: folder.join("key.pem") }
+        Self {
+            config: folder.join("config"),
+            key: folder.join("key.pem"),
+        }
     }
 }
 
@@ -87,8 +90,14 @@ pub enum Initialised {
 impl std::fmt::Display for Initialised {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Made { tenancy, profile, .. } => {
-                write!(f, "made tenancy {tenancy}; administrator profile: {}", profile.config.display())
+            Self::Made {
+                tenancy, profile, ..
+            } => {
+                write!(
+                    f,
+                    "made tenancy {tenancy}; administrator profile: {}",
+                    profile.config.display()
+                )
             }
             Self::AlreadyDone { tenancy, profile } => write!(
                 f,
@@ -114,14 +123,23 @@ pub struct Bootstrap {
 impl Bootstrap {
     /// The usual first start: tenancy `honshu`, pepper in the data directory.
     pub fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { entropy, clock, tenancy_name: "honshu".to_owned(), pepper_source: None }
+        Self {
+            entropy,
+            clock,
+            tenancy_name: "honshu".to_owned(),
+            pepper_source: None,
+        }
     }
 
     /// Locks the data directory, opens its database and makes what is missing: `honshu init`.
     ///
     /// # Errors
     /// A [`BootstrapError`], among them that another process has the directory.
-    pub async fn init(&self, data_dir: &Path, region: &Region) -> Result<Initialised, BootstrapError> {
+    pub async fn init(
+        &self,
+        data_dir: &Path,
+        region: &Region,
+    ) -> Result<Initialised, BootstrapError> {
         let directory = DataDir::open(data_dir).map_err(OpenError::from)?;
         let store = SqliteStore::open(&directory)?;
         let pepper = self.pepper(&directory)?;
@@ -153,7 +171,10 @@ impl Bootstrap {
     ) -> Result<Initialised, BootstrapError> {
         let profile = AdminProfile::of(directory.path());
         if let Some(tenancy) = store.load().await?.tenancy {
-            return Ok(Initialised::AlreadyDone { tenancy: tenancy.id, profile });
+            return Ok(Initialised::AlreadyDone {
+                tenancy: tenancy.id,
+                profile,
+            });
         }
         let entropy = &*self.entropy;
         let now = self.clock.now();
@@ -174,7 +195,8 @@ impl Bootstrap {
             .mode(0o700)
             .create(&folder)
             .map_err(file(&folder))?;
-        write_private(&profile.key, key.to_pkcs8_pem()?.expose().as_bytes()).map_err(file(&profile.key))?;
+        write_private(&profile.key, key.to_pkcs8_pem()?.expose().as_bytes())
+            .map_err(file(&profile.key))?;
         let config = format!(
             "[DEFAULT]\nuser={user}\nfingerprint={fingerprint}\ntenancy={tenancy}\nregion={region}\nkey_file={key_file}\n",
             key_file = profile.key.display(),
@@ -223,13 +245,19 @@ impl Bootstrap {
                 created: now,
                 version: 1,
             }),
-            Change::InsertMembership(MembershipRow { user: user.clone(), group, created: now }),
+            Change::InsertMembership(MembershipRow {
+                user: user.clone(),
+                group,
+                created: now,
+            }),
             Change::InsertPolicy(PolicyRow {
                 id: policy.clone(),
                 compartment: tenancy.clone(),
                 name: "Tenant Admin Policy".to_owned(),
                 description: "Administrators manage everything".to_owned(),
-                statements: vec![format!("allow group {ADMINISTRATORS} to manage all-resources in tenancy")],
+                statements: vec![format!(
+                    "allow group {ADMINISTRATORS} to manage all-resources in tenancy"
+                )],
                 version_date: None,
                 freeform_tags: no_tags(),
                 defined_tags: no_tags(),
@@ -250,6 +278,10 @@ impl Bootstrap {
                 changes,
             })
             .await?;
-        Ok(Initialised::Made { tenancy, user, profile })
+        Ok(Initialised::Made {
+            tenancy,
+            user,
+            profile,
+        })
     }
 }

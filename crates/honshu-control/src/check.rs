@@ -13,17 +13,26 @@ pub(crate) struct Problems(Vec<Problem>);
 
 impl Problems {
     pub(crate) fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Problem { path: path.into(), message: message.into() });
+        self.0.push(Problem {
+            path: path.into(),
+            message: message.into(),
+        });
     }
 
     pub(crate) fn done(self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(Error::invalid(self.0)) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::invalid(self.0))
+        }
     }
 
     /// Name of a key or secret (OCI documentation: `^[A-Za-z_][A-Za-z0-9_-]{0,254}$`).
     pub(crate) fn key_name(&mut self, path: &str, name: &str) {
         let mut bytes = name.bytes();
-        let good = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        let good = bytes
+            .next()
+            .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
             && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
             && name.len() <= KEY_NAME_CHARS_MAX;
         if !good {
@@ -38,23 +47,38 @@ impl Problems {
     pub(crate) fn name(&mut self, path: &str, name: &str) {
         let good = !name.is_empty()
             && name.len() <= NAME_CHARS_MAX
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
         if !good {
-            self.add(path, format!("must have 1 to {NAME_CHARS_MAX} letters, digits, `_`, `-` or `.`"));
+            self.add(
+                path,
+                format!("must have 1 to {NAME_CHARS_MAX} letters, digits, `_`, `-` or `.`"),
+            );
         }
     }
 
     pub(crate) fn description(&mut self, path: &str, text: &str) {
         if text.chars().count() > DESCRIPTION_CHARS_MAX {
-            self.add(path, format!("must have at most {DESCRIPTION_CHARS_MAX} characters"));
+            self.add(
+                path,
+                format!("must have at most {DESCRIPTION_CHARS_MAX} characters"),
+            );
         }
     }
 
     pub(crate) fn tags(&mut self, freeform: Option<&FreeformTags>, defined: Option<&DefinedTags>) {
         let long = |text: &str| text.chars().count() > TAG_CHARS_MAX;
         if let Some(tags) = freeform {
-            if tags.len() > TAGS_MAX || tags.iter().any(|(key, value)| key.is_empty() || long(key) || long(value)) {
-                self.add("freeformTags", format!("at most {TAGS_MAX} tags of at most {TAG_CHARS_MAX} characters"));
+            if tags.len() > TAGS_MAX
+                || tags
+                    .iter()
+                    .any(|(key, value)| key.is_empty() || long(key) || long(value))
+            {
+                self.add(
+                    "freeformTags",
+                    format!("at most {TAGS_MAX} tags of at most {TAG_CHARS_MAX} characters"),
+                );
             }
         }
         if let Some(spaces) = defined {

@@ -43,7 +43,12 @@ impl Control {
     ///
     /// # Errors
     /// Not found when nothing has the name; 400 when several have.
-    pub fn resolve_compartment(&self, ctx: &OpCtx, operation: Operation, text: &str) -> Result<Ocid> {
+    pub fn resolve_compartment(
+        &self,
+        ctx: &OpCtx,
+        operation: Operation,
+        text: &str,
+    ) -> Result<Ocid> {
         if text.is_empty() {
             return Err(Error::invalid_at("compartmentId", "is required"));
         }
@@ -52,7 +57,9 @@ impl Control {
         }
         let snapshot = Arc::clone(&self.state.load());
         let identity = &snapshot.identity;
-        let root = identity.root().ok_or_else(|| self.missing(ctx, operation, text))?;
+        let root = identity
+            .root()
+            .ok_or_else(|| self.missing(ctx, operation, text))?;
         if text.eq_ignore_ascii_case(ROOT_NAME) {
             return Ok(root.clone());
         }
@@ -60,7 +67,9 @@ impl Control {
         let is_named = |row: &&Arc<CompartmentRow>| {
             let mut chain = identity.chain(&row.id);
             let names = path.iter().rev().all(|name| {
-                chain.next().is_some_and(|row| row.parent.is_some() && row.name.to_lowercase() == *name)
+                chain
+                    .next()
+                    .is_some_and(|row| row.parent.is_some() && row.name.to_lowercase() == *name)
             });
             // A path begins at the root, a single name may stand anywhere.
             names && (path.len() == 1 || chain.next().is_some_and(|row| row.parent.is_none()))
@@ -69,7 +78,10 @@ impl Control {
             .compartments
             .values()
             .filter(is_named)
-            .filter(|row| self.may(&snapshot, ctx, Operation::GetCompartment, &row.id) || self.may(&snapshot, ctx, operation, &row.id));
+            .filter(|row| {
+                self.may(&snapshot, ctx, Operation::GetCompartment, &row.id)
+                    || self.may(&snapshot, ctx, operation, &row.id)
+            });
         match (found.next(), found.next()) {
             (Some(row), None) => Ok(row.id.clone()),
             (None, _) => Err(self.missing(ctx, operation, text)),
@@ -94,7 +106,10 @@ impl Control {
         let mut problems = Problems::default();
         check_name(&mut problems, &details.name);
         problems.description("description", &details.description);
-        problems.tags(details.freeform_tags.as_ref(), details.defined_tags.as_ref());
+        problems.tags(
+            details.freeform_tags.as_ref(),
+            details.defined_tags.as_ref(),
+        );
         problems.done()?;
         let parent = self.resolve_compartment(ctx, OPERATION, &details.compartment_id)?;
         self.authorize_operation(ctx, OPERATION, &parent)?;
@@ -122,7 +137,15 @@ impl Control {
             version: 1,
         };
         let shown = show(&row, Some(true));
-        match self.change(ctx, OPERATION.name(), retry.clone(), vec![Change::InsertCompartment(row)]).await {
+        match self
+            .change(
+                ctx,
+                OPERATION.name(),
+                retry.clone(),
+                vec![Change::InsertCompartment(row)],
+            )
+            .await
+        {
             Ok(_) => Ok(shown),
             Err(StoreError::RetryTokenTaken) => match self.earlier(ctx, retry.as_ref()).await? {
                 Some(earlier) => self.get_compartment(ctx, &earlier.resource),
@@ -136,7 +159,11 @@ impl Control {
     ///
     /// # Errors
     /// Not found when there is nothing that the caller may inspect in or below the named one.
-    pub fn list_compartments(&self, ctx: &OpCtx, asked: &ListCompartments) -> Result<Page<oci::Compartment>> {
+    pub fn list_compartments(
+        &self,
+        ctx: &OpCtx,
+        asked: &ListCompartments,
+    ) -> Result<Page<oci::Compartment>> {
         const OPERATION: Operation = Operation::ListCompartments;
         self.refuse_keys(ctx)?;
         let parent = self.resolve_compartment(ctx, OPERATION, &asked.compartment_id)?;
@@ -155,8 +182,14 @@ impl Control {
         let items = below
             .into_iter()
             .filter(|row| {
-                asked.name.as_ref().is_none_or(|name| row.name.to_lowercase() == name.to_lowercase())
-                    && asked.lifecycle_state.as_ref().is_none_or(|state| state.eq_ignore_ascii_case("ACTIVE"))
+                asked
+                    .name
+                    .as_ref()
+                    .is_none_or(|name| row.name.to_lowercase() == name.to_lowercase())
+                    && asked
+                        .lifecycle_state
+                        .as_ref()
+                        .is_none_or(|state| state.eq_ignore_ascii_case("ACTIVE"))
             })
             .collect();
         let page = asked.page.cut(items, |row| SortKey {
@@ -192,8 +225,14 @@ impl Control {
         if let Some(name) = &details.name {
             check_name(&mut problems, name);
         }
-        problems.description("description", details.description.as_deref().unwrap_or_default());
-        problems.tags(details.freeform_tags.as_ref(), details.defined_tags.as_ref());
+        problems.description(
+            "description",
+            details.description.as_deref().unwrap_or_default(),
+        );
+        problems.tags(
+            details.freeform_tags.as_ref(),
+            details.defined_tags.as_ref(),
+        );
         problems.done()?;
         for _ in 0..CHANGE_TRIES_MAX {
             let before = self.find_compartment(ctx, OPERATION, id)?;
@@ -201,7 +240,10 @@ impl Control {
             let mut row = (*before).clone();
             if let Some(name) = &details.name {
                 if row.parent.is_none() {
-                    return Err(Error::new(ErrorKind::Conflict, "the root compartment keeps its name"));
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "the root compartment keeps its name",
+                    ));
                 }
                 row.name.clone_from(name);
             }
@@ -232,12 +274,20 @@ impl Control {
     ///
     /// # Errors
     /// Not found; 409 `Conflict` when it still holds something, or is the root; 412.
-    pub async fn delete_compartment(&self, ctx: &OpCtx, id: &str, if_match: Option<&str>) -> Result<()> {
+    pub async fn delete_compartment(
+        &self,
+        ctx: &OpCtx,
+        id: &str,
+        if_match: Option<&str>,
+    ) -> Result<()> {
         const OPERATION: Operation = Operation::DeleteCompartment;
         let row = self.find_compartment(ctx, OPERATION, id)?;
         check_version(if_match, row.version)?;
         if row.parent.is_none() {
-            return Err(Error::new(ErrorKind::Conflict, "the root compartment cannot be deleted"));
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "the root compartment cannot be deleted",
+            ));
         }
         let change = Change::DeleteCompartment(row.id.clone(), row.version);
         match self.change(ctx, OPERATION.name(), None, vec![change]).await {
@@ -247,7 +297,12 @@ impl Control {
         }
     }
 
-    fn find_compartment(&self, ctx: &OpCtx, operation: Operation, id: &str) -> Result<Arc<CompartmentRow>> {
+    fn find_compartment(
+        &self,
+        ctx: &OpCtx,
+        operation: Operation,
+        id: &str,
+    ) -> Result<Arc<CompartmentRow>> {
         self.refuse_keys(ctx)?;
         let id = self.resolve_compartment(ctx, operation, id)?;
         let row = self.state.load().identity.compartments.get(&id).cloned();
@@ -257,12 +312,20 @@ impl Control {
     }
 }
 
-fn is_below(snapshot: &Snapshot, row: &CompartmentRow, parent: &Ocid, asked: &ListCompartments) -> bool {
+fn is_below(
+    snapshot: &Snapshot,
+    row: &CompartmentRow,
+    parent: &Ocid,
+    asked: &ListCompartments,
+) -> bool {
     if row.id == *parent {
         return asked.include_root;
     }
     if asked.in_subtree {
-        snapshot.identity.chain(&row.id).any(|above| above.id == *parent)
+        snapshot
+            .identity
+            .chain(&row.id)
+            .any(|above| above.id == *parent)
     } else {
         row.parent.as_ref() == Some(parent)
     }
@@ -271,7 +334,10 @@ fn is_below(snapshot: &Snapshot, row: &CompartmentRow, parent: &Ocid, asked: &Li
 fn check_name(problems: &mut Problems, name: &str) {
     problems.name("name", name);
     if name.eq_ignore_ascii_case(ROOT_NAME) {
-        problems.add("name", "`root` names the root compartment; take another name");
+        problems.add(
+            "name",
+            "`root` names the root compartment; take another name",
+        );
     }
 }
 

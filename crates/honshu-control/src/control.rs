@@ -24,7 +24,9 @@ pub enum ControlError {
     #[error("cannot read the control database: {0}")]
     Store(#[from] StoreError),
     /// Another pepper.
-    #[error("the pepper is not the one that the secrets in the database were digested with; restore the file `pepper` of the data directory, or the variable that held it")]
+    #[error(
+        "the pepper is not the one that the secrets in the database were digested with; restore the file `pepper` of the data directory, or the variable that held it"
+    )]
     WrongPepper,
 }
 
@@ -56,13 +58,20 @@ impl Control {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Arc<Self>, ControlError> {
         let loaded = store.load().await?;
-        if loaded.settings.get(PEPPER_CHECK).is_some_and(|check| *check != pepper.check_value()) {
+        if loaded
+            .settings
+            .get(PEPPER_CHECK)
+            .is_some_and(|check| *check != pepper.check_value())
+        {
             return Err(ControlError::WrongPepper);
         }
         let state = Arc::new(State::new(loaded));
         let following = Arc::clone(&state);
         store.observe(Arc::new(move |committed| following.take_over(committed)));
-        let nobody = Tenancy { id: "".into(), name: "".into() };
+        let nobody = Tenancy {
+            id: "".into(),
+            name: "".into(),
+        };
         Ok(Arc::new(Self {
             store,
             state,
@@ -113,7 +122,11 @@ impl Control {
     /// The store's; the times stay in memory and are written by the next call.
     pub async fn flush_last_used(&self) -> Result<usize, Error> {
         let keys = Arc::clone(&self.state.load().keys);
-        let touched: Vec<_> = keys.by_id.values().flat_map(|entry| entry.take_unsaved_uses()).collect();
+        let touched: Vec<_> = keys
+            .by_id
+            .values()
+            .flat_map(|entry| entry.take_unsaved_uses())
+            .collect();
         let count = touched.len();
         if count == 0 {
             return Ok(0);

@@ -32,7 +32,10 @@ pub struct Page<T> {
 impl<T> Page<T> {
     /// The same page of other items.
     pub(crate) fn map<U>(self, change: impl FnMut(T) -> U) -> Page<U> {
-        Page { items: self.items.into_iter().map(change).collect(), next_page: self.next_page }
+        Page {
+            items: self.items.into_iter().map(change).collect(),
+            next_page: self.next_page,
+        }
     }
 }
 
@@ -56,14 +59,27 @@ impl PageRequest {
                 .filter(|limit| (1..=PAGE_MAX).contains(limit))
                 .ok_or_else(|| Error::invalid_at("limit", format!("must be 1 to {PAGE_MAX}")))?,
         };
-        let by_time = match self.sort_by.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        let by_time = match self
+            .sort_by
+            .as_deref()
+            .map(str::to_ascii_lowercase)
+            .as_deref()
+        {
             None | Some("timecreated") => true,
             Some("displayname" | "name") => false,
             Some(_) => {
-                return Err(Error::invalid_at("sortBy", "must be a name (`displayName`, `name`) or `timeCreated`"));
+                return Err(Error::invalid_at(
+                    "sortBy",
+                    "must be a name (`displayName`, `name`) or `timeCreated`",
+                ));
             }
         };
-        let down = match self.sort_order.as_deref().map(str::to_ascii_uppercase).as_deref() {
+        let down = match self
+            .sort_order
+            .as_deref()
+            .map(str::to_ascii_uppercase)
+            .as_deref()
+        {
             None => by_time,
             Some("ASC") => false,
             Some("DESC") => true,
@@ -83,7 +99,8 @@ impl PageRequest {
             let first = if down { first.reverse() } else { first };
             first.then_with(|| (&left.1, &left.2).cmp(&(&right.1, &right.2)))
         };
-        let mut placed: Vec<(Place, T)> = items.into_iter().map(|item| (place(&item), item)).collect();
+        let mut placed: Vec<(Place, T)> =
+            items.into_iter().map(|item| (place(&item), item)).collect();
         placed.sort_by(|left, right| order(&left.0, &right.0));
         if let Some(page) = &self.page {
             let after = read_cursor(page)?;
@@ -95,7 +112,10 @@ impl PageRequest {
             Some((place, _)) if more => Some(write_cursor(place)?),
             _ => None,
         };
-        Ok(Page { items: placed.into_iter().map(|(_, item)| item).collect(), next_page })
+        Ok(Page {
+            items: placed.into_iter().map(|(_, item)| item).collect(),
+            next_page,
+        })
     }
 }
 
@@ -149,7 +169,10 @@ mod tests {
                 })
             };
             assert_eq!(sorted(None, None), ["d", "A", "c", "b"]);
-            assert_eq!(sorted(Some("timeCreated"), Some("ASC")), ["b", "A", "c", "d"]);
+            assert_eq!(
+                sorted(Some("timeCreated"), Some("ASC")),
+                ["b", "A", "c", "d"]
+            );
             assert_eq!(sorted(Some("DISPLAYNAME"), None), ["A", "b", "c", "d"]);
             assert_eq!(sorted(Some("name"), Some("desc")), ["d", "c", "b", "A"]);
         }
@@ -166,10 +189,40 @@ mod tests {
             result.unwrap_err().param().unwrap().to_owned()
         };
         let base = PageRequest::default;
-        assert_eq!(cut(PageRequest { limit: Some(0), ..base() }), "limit");
-        assert_eq!(cut(PageRequest { limit: Some(1_001), ..base() }), "limit");
-        assert_eq!(cut(PageRequest { page: Some("x y".into()), ..base() }), "page");
-        assert_eq!(cut(PageRequest { sort_by: Some("color".into()), ..base() }), "sortBy");
-        assert_eq!(cut(PageRequest { sort_order: Some("up".into()), ..base() }), "sortOrder");
+        assert_eq!(
+            cut(PageRequest {
+                limit: Some(0),
+                ..base()
+            }),
+            "limit"
+        );
+        assert_eq!(
+            cut(PageRequest {
+                limit: Some(1_001),
+                ..base()
+            }),
+            "limit"
+        );
+        assert_eq!(
+            cut(PageRequest {
+                page: Some("x y".into()),
+                ..base()
+            }),
+            "page"
+        );
+        assert_eq!(
+            cut(PageRequest {
+                sort_by: Some("color".into()),
+                ..base()
+            }),
+            "sortBy"
+        );
+        assert_eq!(
+            cut(PageRequest {
+                sort_order: Some("up".into()),
+                ..base()
+            }),
+            "sortOrder"
+        );
     }
 }

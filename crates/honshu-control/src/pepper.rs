@@ -77,8 +77,10 @@ impl Pepper {
     /// # Errors
     /// A [`PepperError`].
     pub fn from_file(path: &Path) -> Result<Self, PepperError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| PepperError::File { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| PepperError::File {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::from_text(&Zeroizing::new(text))
     }
 
@@ -98,8 +100,10 @@ impl Pepper {
                 }
             }
             text.push('\n');
-            write_private(&path, text.as_bytes())
-                .map_err(|source| PepperError::File { path: path.clone(), source })?;
+            write_private(&path, text.as_bytes()).map_err(|source| PepperError::File {
+                path: path.clone(),
+                source,
+            })?;
         }
         Self::from_file(&path)
     }
@@ -108,7 +112,10 @@ impl Pepper {
     /// another pepper refuses to start instead of refusing every key.
     pub(crate) fn check_value(&self) -> String {
         let tag = hmac::sign(&self.0, b"honshu pepper check");
-        tag.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        tag.as_ref()[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     pub(crate) fn key(&self) -> &hmac::Key {
@@ -130,10 +137,16 @@ mod tests {
         let first = Pepper::load_or_create(home.path(), &SystemEntropy).unwrap();
         let second = Pepper::load_or_create(home.path(), &SystemEntropy).unwrap();
         assert_eq!(first.check_value(), second.check_value());
-        let mode = std::fs::metadata(home.path().join(PEPPER_FILE)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(home.path().join(PEPPER_FILE))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         let source = format!("file:{}", home.path().join(PEPPER_FILE).display());
-        assert_eq!(Pepper::from_source(&source).unwrap().check_value(), first.check_value());
+        assert_eq!(
+            Pepper::from_source(&source).unwrap().check_value(),
+            first.check_value()
+        );
     }
 
     #[test]
@@ -142,8 +155,13 @@ mod tests {
         std::fs::write(home.path().join(PEPPER_FILE), "short\n").unwrap();
         let words = |result: Result<Pepper, PepperError>| result.map(drop).unwrap_err().to_string();
         assert!(words(Pepper::load_or_create(home.path(), &SystemEntropy)).contains("5 bytes"));
-        assert!(words(Pepper::from_source("env:HONSHU_NO_SUCH_PEPPER")).contains("HONSHU_NO_SUCH_PEPPER"));
+        assert!(
+            words(Pepper::from_source("env:HONSHU_NO_SUCH_PEPPER"))
+                .contains("HONSHU_NO_SUCH_PEPPER")
+        );
         assert!(words(Pepper::from_source("vault:x")).contains("env:NAME"));
-        assert!(words(Pepper::from_source("file:/nonexistent/pepper")).contains("/nonexistent/pepper"));
+        assert!(
+            words(Pepper::from_source("file:/nonexistent/pepper")).contains("/nonexistent/pepper")
+        );
     }
 }

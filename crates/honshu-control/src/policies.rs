@@ -51,7 +51,10 @@ pub fn check_policy(statements: &[String]) -> Vec<StatementCheck> {
         .iter()
         .map(|text| {
             let checked = check_statement(text);
-            StatementCheck { valid: checked.is_valid(), diagnostics: checked.diagnostics }
+            StatementCheck {
+                valid: checked.is_valid(),
+                diagnostics: checked.diagnostics,
+            }
         })
         .collect()
 }
@@ -71,7 +74,10 @@ impl Control {
         let mut problems = Problems::default();
         problems.name("name", &details.name);
         problems.description("description", &details.description);
-        problems.tags(details.freeform_tags.as_ref(), details.defined_tags.as_ref());
+        problems.tags(
+            details.freeform_tags.as_ref(),
+            details.defined_tags.as_ref(),
+        );
         check_version_date(&mut problems, details.version_date.as_deref());
         let denies = check_statements(&mut problems, &details.statements);
         problems.done()?;
@@ -97,7 +103,15 @@ impl Control {
         };
         self.check_placed(&row)?;
         let shown = show(&row);
-        match self.change(ctx, OPERATION.name(), retry.clone(), vec![Change::InsertPolicy(row)]).await {
+        match self
+            .change(
+                ctx,
+                OPERATION.name(),
+                retry.clone(),
+                vec![Change::InsertPolicy(row)],
+            )
+            .await
+        {
             Ok(_) => Ok(shown),
             Err(StoreError::RetryTokenTaken) => match self.earlier(ctx, retry.as_ref()).await? {
                 Some(earlier) => self.get_policy(ctx, &earlier.resource),
@@ -121,8 +135,14 @@ impl Control {
             .values()
             .filter(|row| {
                 row.compartment == compartment
-                    && asked.name.as_ref().is_none_or(|name| row.name.to_lowercase() == name.to_lowercase())
-                    && asked.lifecycle_state.as_ref().is_none_or(|state| state.eq_ignore_ascii_case("ACTIVE"))
+                    && asked
+                        .name
+                        .as_ref()
+                        .is_none_or(|name| row.name.to_lowercase() == name.to_lowercase())
+                    && asked
+                        .lifecycle_state
+                        .as_ref()
+                        .is_none_or(|state| state.eq_ignore_ascii_case("ACTIVE"))
             })
             .collect();
         let page = asked.page.cut(items, |row: &&Arc<PolicyRow>| SortKey {
@@ -154,8 +174,14 @@ impl Control {
     ) -> Result<Versioned<oci::Policy>> {
         const OPERATION: Operation = Operation::UpdatePolicy;
         let mut problems = Problems::default();
-        problems.description("description", details.description.as_deref().unwrap_or_default());
-        problems.tags(details.freeform_tags.as_ref(), details.defined_tags.as_ref());
+        problems.description(
+            "description",
+            details.description.as_deref().unwrap_or_default(),
+        );
+        problems.tags(
+            details.freeform_tags.as_ref(),
+            details.defined_tags.as_ref(),
+        );
         check_version_date(&mut problems, details.version_date.as_deref());
         let denies = match &details.statements {
             Some(statements) => check_statements(&mut problems, statements),
@@ -233,7 +259,13 @@ impl Control {
     }
 
     /// Like `authorize_operation`, with `target.policy.type` for statements that guard deny policies.
-    fn authorize_policy(&self, ctx: &OpCtx, operation: Operation, compartment: &Ocid, denies: bool) -> Result<()> {
+    fn authorize_policy(
+        &self,
+        ctx: &OpCtx,
+        operation: Operation,
+        compartment: &Ocid,
+        denies: bool,
+    ) -> Result<()> {
         let kind = if denies { "deny" } else { "allow" };
         let target = Target::new(compartment.as_str())
             .operation(operation)
@@ -244,7 +276,12 @@ impl Control {
     /// The policy that `init` made says that administrators manage everything. Without it nobody could.
     fn protect_administrators(&self, id: &Ocid) -> Result<()> {
         let snapshot = self.state.load();
-        if snapshot.identity.settings.get(ADMIN_POLICY).is_some_and(|kept| kept == id.as_str()) {
+        if snapshot
+            .identity
+            .settings
+            .get(ADMIN_POLICY)
+            .is_some_and(|kept| kept == id.as_str())
+        {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 "this policy keeps the administrators from being locked out; its statements stay as they are",
@@ -256,7 +293,9 @@ impl Control {
     /// Refuses statements that would do less than they say.
     fn check_placed(&self, row: &PolicyRow) -> Result<()> {
         let snapshot = Arc::clone(&self.state.load());
-        let Some(set) = compile(&snapshot.identity, std::iter::once(row)) else { return Ok(()) };
+        let Some(set) = compile(&snapshot.identity, std::iter::once(row)) else {
+            return Ok(());
+        };
         let mut problems = Problems::default();
         for warning in set.warnings() {
             let message = match &warning.problem {
@@ -272,32 +311,41 @@ impl Control {
 }
 
 fn is_deny(text: &str) -> bool {
-    check_statement(text)
-        .statements
-        .iter()
-        .any(|statement| matches!(statement, Statement::Grant(grant) if grant.effect == Effect::Deny))
+    check_statement(text).statements.iter().any(
+        |statement| matches!(statement, Statement::Grant(grant) if grant.effect == Effect::Deny),
+    )
 }
 
 /// Notes every problem of every statement; gives whether one of them denies.
 fn check_statements(problems: &mut Problems, statements: &[String]) -> bool {
     if statements.is_empty() || statements.len() > STATEMENTS_MAX {
-        problems.add("statements", format!("must have 1 to {STATEMENTS_MAX} elements"));
+        problems.add(
+            "statements",
+            format!("must have 1 to {STATEMENTS_MAX} elements"),
+        );
     }
     let mut denies = false;
     let mut seen: HashMap<&str, usize> = HashMap::new();
     for (index, text) in statements.iter().take(STATEMENTS_MAX).enumerate() {
         let path = format!("statements[{index}]");
         if text.len() > STATEMENT_BYTES_MAX {
-            problems.add(path, format!("must have at most {STATEMENT_BYTES_MAX} bytes"));
+            problems.add(
+                path,
+                format!("must have at most {STATEMENT_BYTES_MAX} bytes"),
+            );
             continue;
         }
         if let Some(first) = seen.insert(text.as_str(), index) {
-            problems.add(path.clone(), format!("is the same as `statements[{first}]`"));
+            problems.add(
+                path.clone(),
+                format!("is the same as `statements[{first}]`"),
+            );
         }
         let checked = check_statement(text);
         for diagnostic in &checked.diagnostics {
             if diagnostic.severity == Severity::Error {
-                let mut message = format!("column {}: {}", diagnostic.span.column, diagnostic.message);
+                let mut message =
+                    format!("column {}: {}", diagnostic.span.column, diagnostic.message);
                 if diagnostic.span.line > 1 {
                     message = format!("line {}, {message}", diagnostic.span.line);
                 }

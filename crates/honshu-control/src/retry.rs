@@ -13,7 +13,11 @@ use crate::control::Control;
 use crate::limits::{
     RETRY_TOKEN_BYTES_MAX, RETRY_TOKEN_LIFE, SECRETS_AGAIN_LIFE, SECRETS_AGAIN_MAX,
 };
+use crate::pepper::Pepper;
 use crate::secret::PlainSecret;
+
+/// Secrets of one token: repetitions at the same moment and tries after others were faster.
+const CANDIDATES_MAX: usize = 32;
 
 type Key = (String, String, String);
 type Secrets = Vec<(String, PlainSecret)>;
@@ -33,7 +37,10 @@ impl SecretsAgain {
     pub(crate) fn keep(&self, entry: &RetryEntry, now: Timestamp, secrets: Secrets) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(oldest) = kept.order.front() {
-            let old = kept.by_key.get(oldest).is_none_or(|(until, _)| *until <= now);
+            let old = kept
+                .by_key
+                .get(oldest)
+                .is_none_or(|(until, _)| *until <= now);
             if !old && kept.order.len() < SECRETS_AGAIN_MAX {
                 break;
             }
@@ -42,33 +49,45 @@ impl SecretsAgain {
             }
         }
         let key = key_of(entry);
+        if let Some((until, candidates)) = kept.by_key.get_mut(&key) {
+            // The same request arrives twice at once: which of them wins is decided by the database.
+            *until = now.plus(SECRETS_AGAIN_LIFE);
+            if candidates.len() < CANDIDATES_MAX {
+                candidates.extend(secrets);
+            }
+            return;
+        }
         kept.order.push_back(key.clone());
-        kept.by_key.insert(key, (now.plus(SECRETS_AGAIN_LIFE), secrets));
-    }
-
-    /// Drops the secrets of a request that failed.
-    pub(crate) fn drop_for(&self, entry: &RetryEntry) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).by_key.remove(&key_of(entry));
-    }
-
-    /// The secrets of a request, by name and in clear, if they are still kept.
-    pub(crate) fn find(&self, entry: &RetryEntry, now: Timestamp) -> Vec<(String, String)> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.by_key
-            .get(&key_of(entry))
-            .filter(|(until, _)| now < *until)
-            .map(|(_, secrets)| {
-                secrets
-                    .iter()
-                    .map(|(name, secret)| (name.clone(), secret.reveal().to_owned()))
-                    .collect()
-            })
-            .unwrap_or_default()
+            .insert(key, (now.plus(SECRETS_AGAIN_LIFE), secrets));
+    }
+
+    /// The secret of a request that is stored under `digest`, if it is still kept.
+    pub(crate) fn find(
+        &self,
+        entry: &RetryEntry,
+        now: Timestamp,
+        pepper: &Pepper,
+        digest: &[u8; 32],
+    ) -> Option<String> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, candidates) = kept.by_key.get(&key_of(entry))?;
+        if now >= *until {
+            return None;
+        }
+        candidates
+            .iter()
+            .find(|(_, secret)| secret.digest(pepper).matches(digest))
+            .map(|(_, secret)| secret.reveal().to_owned())
     }
 }
 
 fn key_of(entry: &RetryEntry) -> Key {
-    (entry.principal.clone(), entry.operation.clone(), entry.token.clone())
+    (
+        entry.principal.clone(),
+        entry.operation.clone(),
+        entry.token.clone(),
+    )
 }
 
 impl Control {
@@ -113,12 +132,17 @@ impl Control {
         ctx: &OpCtx,
         wanted: Option<&RetryEntry>,
     ) -> Result<Option<RetryEntry>, Error> {
-        let Some(wanted) = wanted else { return Ok(None) };
+        let Some(wanted) = wanted else {
+            return Ok(None);
+        };
         let found = self
             .store
             .find_retry(&wanted.principal, &wanted.operation, &wanted.token, ctx.now)
             .await?;
-        if found.as_ref().is_some_and(|found| found.request_digest != wanted.request_digest) {
+        if found
+            .as_ref()
+            .is_some_and(|found| found.request_digest != wanted.request_digest)
+        {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 "the retry token was used for another request; use a new token for a new request",

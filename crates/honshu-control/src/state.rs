@@ -68,7 +68,10 @@ pub(crate) struct LastUsed {
 impl LastUsed {
     fn new(at: Option<Timestamp>) -> Arc<Self> {
         let at = at.map_or(0, Timestamp::as_micros);
-        Arc::new(Self { at: AtomicI64::new(at), stored: AtomicI64::new(at) })
+        Arc::new(Self {
+            at: AtomicI64::new(at),
+            stored: AtomicI64::new(at),
+        })
     }
 }
 
@@ -94,14 +97,21 @@ impl KeyEntry {
                 // A renewed secret has another digest and starts unused.
                 before
                     .and_then(|before| {
-                        let place =
-                            before.row.secrets.iter().position(|old| old.digest == secret.digest)?;
+                        let place = before
+                            .row
+                            .secrets
+                            .iter()
+                            .position(|old| old.digest == secret.digest)?;
                         before.used.get(place).cloned()
                     })
                     .unwrap_or_else(|| LastUsed::new(secret.last_used))
             })
             .collect();
-        Self { row, principals, used }
+        Self {
+            row,
+            principals,
+            used,
+        }
     }
 
     /// When the secret at `place` was last used, as this node knows.
@@ -120,17 +130,30 @@ impl KeyEntry {
 
     /// Notes a use and gives the principal.
     pub(crate) fn principal_at(&self, place: usize, now: Timestamp) -> Option<Principal> {
-        self.used.get(place)?.at.fetch_max(now.as_micros(), Ordering::Relaxed);
+        self.used
+            .get(place)?
+            .at
+            .fetch_max(now.as_micros(), Ordering::Relaxed);
         self.principals.get(place).cloned()
     }
 
     /// Uses that the database does not know yet; they count as known from here on.
     pub(crate) fn take_unsaved_uses(&self) -> impl Iterator<Item = (Ocid, String, Timestamp)> + '_ {
-        self.row.secrets.iter().zip(&self.used).filter_map(|(secret, used)| {
-            let at = used.at.load(Ordering::Relaxed);
-            let stored = used.stored.swap(at, Ordering::Relaxed);
-            (at > stored).then(|| (self.row.id.clone(), secret.name.clone(), Timestamp::from_micros(at)))
-        })
+        self.row
+            .secrets
+            .iter()
+            .zip(&self.used)
+            .filter_map(|(secret, used)| {
+                let at = used.at.load(Ordering::Relaxed);
+                let stored = used.stored.swap(at, Ordering::Relaxed);
+                (at > stored).then(|| {
+                    (
+                        self.row.id.clone(),
+                        secret.name.clone(),
+                        Timestamp::from_micros(at),
+                    )
+                })
+            })
     }
 
     /// Takes back what [`KeyEntry::take_unsaved_uses`] gave, after a failed write.
@@ -170,17 +193,28 @@ impl Identity {
         &'a self,
         parent: &'a Ocid,
     ) -> impl Iterator<Item = &'a Arc<CompartmentRow>> + 'a {
-        self.compartments.values().filter(move |row| row.parent.as_ref() == Some(parent))
+        self.compartments
+            .values()
+            .filter(move |row| row.parent.as_ref() == Some(parent))
     }
 
     /// The compartment and what it is in, up to the root.
-    pub(crate) fn chain<'a>(&'a self, id: &'a Ocid) -> impl Iterator<Item = &'a Arc<CompartmentRow>> + 'a {
+    pub(crate) fn chain<'a>(
+        &'a self,
+        id: &'a Ocid,
+    ) -> impl Iterator<Item = &'a Arc<CompartmentRow>> + 'a {
         std::iter::successors(self.compartments.get(id), |row| {
-            row.parent.as_ref().and_then(|parent| self.compartments.get(parent))
+            row.parent
+                .as_ref()
+                .and_then(|parent| self.compartments.get(parent))
         })
     }
 
-    pub(crate) fn find_signing_key(&self, user: &Ocid, fingerprint: Fingerprint) -> Option<&PublicKey> {
+    pub(crate) fn find_signing_key(
+        &self,
+        user: &Ocid,
+        fingerprint: Fingerprint,
+    ) -> Option<&PublicKey> {
         self.signing_keys.get(&(user.clone(), fingerprint))
     }
 
@@ -210,7 +244,8 @@ impl Identity {
     fn add_signing_key(&mut self, row: &SigningKeyRow) {
         match PublicKey::from_pem(&row.public_key_pem) {
             Ok(key) => {
-                self.signing_keys.insert((row.user.clone(), key.fingerprint()), key);
+                self.signing_keys
+                    .insert((row.user.clone(), key.fingerprint()), key);
             }
             Err(error) => {
                 tracing::error!(user = %row.user, fingerprint = row.fingerprint, error = %error, "a stored signing key cannot be read and is ignored");
@@ -221,14 +256,17 @@ impl Identity {
 
 impl Keys {
     pub(crate) fn find(&self, digest: &[u8; 32]) -> Option<(&Arc<KeyEntry>, usize)> {
-        self.by_digest.get(digest).map(|(entry, place)| (entry, *place))
+        self.by_digest
+            .get(digest)
+            .map(|(entry, place)| (entry, *place))
     }
 
     fn put(&mut self, row: ApiKeyRow, tenancy: &Ocid) {
         let before = self.remove(&row.id);
         let entry = Arc::new(KeyEntry::new(row, tenancy, before.as_deref()));
         for (place, secret) in entry.row.secrets.iter().enumerate() {
-            self.by_digest.insert(secret.digest, (Arc::clone(&entry), place));
+            self.by_digest
+                .insert(secret.digest, (Arc::clone(&entry), place));
         }
         self.by_id.insert(entry.row.id.clone(), entry);
     }
@@ -268,11 +306,22 @@ pub(crate) fn compile<'a>(
             id: row.id.as_str().into(),
             name: row.name.as_str().into(),
             compartment_id: row.compartment.as_str().into(),
-            statements: row.statements.iter().map(|text| text.as_str().into()).collect(),
+            statements: row
+                .statements
+                .iter()
+                .map(|text| text.as_str().into())
+                .collect(),
         })
         .collect();
-    let options = policy::CompileOptions { deny_enabled: tenancy.deny_enabled };
-    Some(policy::PolicySet::compile(&root, &compartments, &policies, options))
+    let options = policy::CompileOptions {
+        deny_enabled: tenancy.deny_enabled,
+    };
+    Some(policy::PolicySet::compile(
+        &root,
+        &compartments,
+        &policies,
+        options,
+    ))
 }
 
 /// The snapshot's holder. Readers load it; the store's observer replaces it.
@@ -296,7 +345,11 @@ impl State {
             identity.add_signing_key(row);
         }
         for row in loaded.memberships {
-            identity.members.entry(row.user).or_default().push(row.group);
+            identity
+                .members
+                .entry(row.user)
+                .or_default()
+                .push(row.group);
         }
         let rows = by_id(loaded.policies, |row| &row.id);
         let compiled = compile(&identity, rows.values().map(Arc::as_ref));
@@ -347,20 +400,29 @@ impl State {
                     recompile = true;
                 }
                 Change::InsertUser(row) => {
-                    Arc::make_mut(&mut identity).users.insert(row.id.clone(), Arc::new(row.clone()));
+                    Arc::make_mut(&mut identity)
+                        .users
+                        .insert(row.id.clone(), Arc::new(row.clone()));
                 }
                 Change::InsertSigningKey(row) => Arc::make_mut(&mut identity).add_signing_key(row),
                 Change::DeleteSigningKey { user, fingerprint } => {
                     if let Ok(fingerprint) = fingerprint.parse() {
-                        Arc::make_mut(&mut identity).signing_keys.remove(&(user.clone(), fingerprint));
+                        Arc::make_mut(&mut identity)
+                            .signing_keys
+                            .remove(&(user.clone(), fingerprint));
                     }
                 }
                 Change::InsertGroup(row) => {
-                    Arc::make_mut(&mut identity).groups.insert(row.id.clone(), Arc::new(row.clone()));
+                    Arc::make_mut(&mut identity)
+                        .groups
+                        .insert(row.id.clone(), Arc::new(row.clone()));
                 }
                 Change::InsertMembership(row) => {
                     let members = &mut Arc::make_mut(&mut identity).members;
-                    members.entry(row.user.clone()).or_default().push(row.group.clone());
+                    members
+                        .entry(row.user.clone())
+                        .or_default()
+                        .push(row.group.clone());
                 }
                 Change::InsertPolicy(row) | Change::PutPolicy(row, _) => {
                     rows.get_or_insert_with(|| before.policies.rows.clone())
@@ -368,7 +430,8 @@ impl State {
                     recompile = true;
                 }
                 Change::DeletePolicy(id, _) => {
-                    rows.get_or_insert_with(|| before.policies.rows.clone()).remove(id);
+                    rows.get_or_insert_with(|| before.policies.rows.clone())
+                        .remove(id);
                     recompile = true;
                 }
                 Change::InsertApiKey(row) | Change::PutApiKey(row, _) => {
@@ -381,7 +444,9 @@ impl State {
                 }
                 Change::TouchSecrets(_) => {}
                 Change::SetSetting(name, value) => {
-                    Arc::make_mut(&mut identity).settings.insert(name.clone(), value.clone());
+                    Arc::make_mut(&mut identity)
+                        .settings
+                        .insert(name.clone(), value.clone());
                 }
             }
         }
@@ -393,7 +458,11 @@ impl State {
         } else {
             Arc::clone(&before.policies)
         };
-        self.current.store(Arc::new(Snapshot { identity, policies, keys }));
+        self.current.store(Arc::new(Snapshot {
+            identity,
+            policies,
+            keys,
+        }));
     }
 }
 
@@ -405,5 +474,7 @@ fn report(compiled: Option<&policy::PolicySet>) {
 }
 
 fn by_id<T>(rows: Vec<T>, id: impl Fn(&T) -> &Ocid) -> HashMap<Ocid, Arc<T>> {
-    rows.into_iter().map(|row| (id(&row).clone(), Arc::new(row))).collect()
+    rows.into_iter()
+        .map(|row| (id(&row).clone(), Arc::new(row)))
+        .collect()
 }

@@ -36,7 +36,10 @@ impl Control {
         Ok(self
             .regions
             .iter()
-            .map(|region| oci::Region { key: region.key().to_owned(), name: region.name().to_owned() })
+            .map(|region| oci::Region {
+                key: region.key().to_owned(),
+                name: region.name().to_owned(),
+            })
             .collect())
     }
 

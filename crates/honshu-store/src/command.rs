@@ -60,9 +60,9 @@ impl Change {
         match self {
             Self::InsertTenancy(row) => Some(row.id.as_str()),
             Self::InsertCompartment(row) | Self::PutCompartment(row, _) => Some(row.id.as_str()),
-            Self::DeleteCompartment(id, _) | Self::DeletePolicy(id, _) | Self::DeleteApiKey(id, _) => {
-                Some(id.as_str())
-            }
+            Self::DeleteCompartment(id, _)
+            | Self::DeletePolicy(id, _)
+            | Self::DeleteApiKey(id, _) => Some(id.as_str()),
             Self::InsertUser(row) => Some(row.id.as_str()),
             Self::InsertSigningKey(row) => Some(row.user.as_str()),
             Self::DeleteSigningKey { user, .. } => Some(user.as_str()),

@@ -71,7 +71,11 @@ impl DataDir {
                 let known = !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit());
                 return Err(DirectoryError::InUse {
                     path: path.clone(),
-                    pid: if known { pid.to_owned() } else { "unknown".to_owned() },
+                    pid: if known {
+                        pid.to_owned()
+                    } else {
+                        "unknown".to_owned()
+                    },
                 });
             }
             Err(TryLockError::Error(source)) => return Err(io(&lock_path)(source)),
@@ -80,7 +84,10 @@ impl DataDir {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(io(&lock_path))?;
-        Ok(Self { path: path.clone(), _lock: lock })
+        Ok(Self {
+            path: path.clone(),
+            _lock: lock,
+        })
     }
 
     /// The directory, absolute.
@@ -183,7 +190,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let first = DataDir::open(home.path()).unwrap();
         let message = DataDir::open(home.path()).unwrap_err().to_string();
-        assert!(message.contains(&format!("in use by process {};", std::process::id())), "{message}");
+        assert!(
+            message.contains(&format!("in use by process {};", std::process::id())),
+            "{message}"
+        );
         assert!(!message.contains('\n'));
         drop(first);
         DataDir::open(home.path()).unwrap();

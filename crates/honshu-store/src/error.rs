@@ -29,8 +29,12 @@ impl Reason {
     /// What an operator reads.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::DiskFull => "no space is left for the database; free some, writes then go on by themselves",
-            Self::ReadOnly => "the database cannot be written; check the owner and mode of the data directory",
+            Self::DiskFull => {
+                "no space is left for the database; free some, writes then go on by themselves"
+            }
+            Self::ReadOnly => {
+                "the database cannot be written; check the owner and mode of the data directory"
+            }
             Self::Io => "reading or writing the database failed; check the disk and the system log",
             Self::Busy => "another process holds the database",
             Self::Overloaded => "more database work waits than the queue takes",
@@ -83,7 +87,10 @@ pub enum StoreError {
 impl StoreError {
     /// An `Unavailable` without a cause.
     pub(crate) const fn unavailable(reason: Reason) -> Self {
-        Self::Unavailable { reason, cause: None }
+        Self::Unavailable {
+            reason,
+            cause: None,
+        }
     }
 }
 
@@ -127,7 +134,9 @@ pub enum OpenError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// The linked SQLite has a known fault.
-    #[error("SQLite {found} can damage databases in WAL mode, at least {needed} is needed; build with the bundled one")]
+    #[error(
+        "SQLite {found} can damage databases in WAL mode, at least {needed} is needed; build with the bundled one"
+    )]
     SqliteTooOld {
         /// The linked version.
         found: String,

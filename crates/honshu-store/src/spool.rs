@@ -59,8 +59,14 @@ pub(crate) struct Batch {
 
 enum Job {
     Record(Box<UsageRow>, Answer<()>),
-    Read { lines_max: u32, answer: Answer<Vec<Batch>> },
-    Forget { through: i64, answer: Answer<()> },
+    Read {
+        lines_max: u32,
+        answer: Answer<Vec<Batch>>,
+    },
+    Forget {
+        through: i64,
+        answer: Answer<()>,
+    },
 }
 
 /// The usage log of this node. Dropping it writes what waits, then ends its thread.
@@ -87,8 +93,15 @@ impl Spool {
     pub fn open_file(path: &Path, limits: SpoolLimits) -> std::result::Result<Self, OpenError> {
         let connection = open_connection(path, Durability::ProcessKill, migrations::SPOOL)?;
         let pending: i64 = connection
-            .query_row("SELECT coalesce(sum(row_count), 0) FROM batches", [], |row| row.get(0))
-            .map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
+            .query_row(
+                "SELECT coalesce(sum(row_count), 0) FROM batches",
+                [],
+                |row| row.get(0),
+            )
+            .map_err(|source| OpenError::Database {
+                path: path.to_owned(),
+                source,
+            })?;
         let pending = Arc::new(AtomicU64::new(u64::try_from(pending).unwrap_or_default()));
         let arrived = Arc::new(Notify::new());
         let (queue, jobs) = sync_channel(limits.queue_rows_max);
@@ -103,7 +116,12 @@ impl Spool {
             .name("usage-spool".to_owned())
             .spawn(move || writer.run(&jobs))
             .map_err(OpenError::Thread)?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), pending, arrived })
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+            pending,
+            arrived,
+        })
     }
 
     /// Rows that are safe here and not yet shipped.
@@ -117,10 +135,7 @@ impl Spool {
     }
 
     /// The oldest lines.
-    pub(crate) async fn read(
-        &self,
-        lines_max: u32,
-    ) -> std::result::Result<Vec<Batch>, StoreError> {
+    pub(crate) async fn read(&self, lines_max: u32) -> std::result::Result<Vec<Batch>, StoreError> {
         let (answer, receiver) = oneshot::channel();
         self.submit(Job::Read { lines_max, answer })?;
         received(receiver).await
@@ -134,7 +149,10 @@ impl Spool {
     }
 
     fn submit(&self, job: Job) -> std::result::Result<(), StoreError> {
-        let queue = self.queue.as_ref().ok_or(StoreError::unavailable(Reason::Stopped))?;
+        let queue = self
+            .queue
+            .as_ref()
+            .ok_or(StoreError::unavailable(Reason::Stopped))?;
         queue.try_send(job).map_err(|error| {
             StoreError::unavailable(match error {
                 TrySendError::Full(_) => Reason::Overloaded,
@@ -147,7 +165,9 @@ impl Spool {
 async fn received<T>(
     receiver: oneshot::Receiver<std::result::Result<T, StoreError>>,
 ) -> std::result::Result<T, StoreError> {
-    receiver.await.unwrap_or(Err(StoreError::unavailable(Reason::Stopped)))
+    receiver
+        .await
+        .unwrap_or(Err(StoreError::unavailable(Reason::Stopped)))
 }
 
 impl UsageLog for Spool {
@@ -213,7 +233,9 @@ impl Writer {
             Job::Record(row, answer) => (row, answer),
             other => return Some(other),
         };
-        if self.pending.load(Ordering::Relaxed) + answers.len() as u64 >= self.limits.spooled_rows_max {
+        if self.pending.load(Ordering::Relaxed) + answers.len() as u64
+            >= self.limits.spooled_rows_max
+        {
             let _ = answer.send(Err(StoreError::unavailable(Reason::Overloaded)));
             return None;
         }
@@ -239,7 +261,7 @@ impl Writer {
         // One statement is its own transaction.
         let written = self
             .connection
-            .prepare_cached("INSERT INTO batches (row_count, body) VALUES ($1, $2)")
+            .prepare_cached("INSERT INTO batches (row_count, body) VALUES (?1, ?2)")
             .and_then(|mut insert| {
                 insert.execute(params![i64::try_from(count).unwrap_or(i64::MAX), self.body])
             })
@@ -260,7 +282,7 @@ impl Writer {
     fn read(&self, lines_max: u32) -> std::result::Result<Vec<Batch>, StoreError> {
         let mut statement = self
             .connection
-            .prepare_cached("SELECT sequence, body FROM batches ORDER BY sequence LIMIT $1")
+            .prepare_cached("SELECT sequence, body FROM batches ORDER BY sequence LIMIT ?1")
             .map_err(translate)?;
         let lines: Vec<(i64, Vec<u8>)> = statement
             .query_map(params![lines_max], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -274,7 +296,9 @@ impl Writer {
                     .filter(|line| !line.is_empty())
                     .map(serde_json::from_slice)
                     .collect::<std::result::Result<Vec<UsageRow>, _>>()
-                    .map_err(|error| StoreError::Corrupt(format!("usage spool line {sequence}: {error}")))?;
+                    .map_err(|error| {
+                        StoreError::Corrupt(format!("usage spool line {sequence}: {error}"))
+                    })?;
                 Ok(Batch { sequence, rows })
             })
             .collect()
@@ -283,14 +307,15 @@ impl Writer {
     fn forget(&self, through: i64) -> std::result::Result<(), StoreError> {
         let rows: i64 = self
             .connection
-            .prepare_cached("SELECT coalesce(sum(row_count), 0) FROM batches WHERE sequence <= $1")
+            .prepare_cached("SELECT coalesce(sum(row_count), 0) FROM batches WHERE sequence <= ?1")
             .and_then(|mut statement| statement.query_row(params![through], |row| row.get(0)))
             .map_err(translate)?;
         self.connection
-            .prepare_cached("DELETE FROM batches WHERE sequence <= $1")
+            .prepare_cached("DELETE FROM batches WHERE sequence <= ?1")
             .and_then(|mut statement| statement.execute(params![through]))
             .map_err(translate)?;
-        self.pending.fetch_sub(u64::try_from(rows).unwrap_or_default(), Ordering::Relaxed);
+        self.pending
+            .fetch_sub(u64::try_from(rows).unwrap_or_default(), Ordering::Relaxed);
         Ok(())
     }
 }

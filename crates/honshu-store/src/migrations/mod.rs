@@ -19,7 +19,10 @@ pub(crate) enum Kind {
     /// Adds only.
     Expand,
     /// Takes something away that older releases use. None was needed so far.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the first contracting step will make it"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the first contracting step will make it")
+    )]
     Contract,
 }
 
@@ -64,7 +67,10 @@ pub(crate) fn migrate(
     path: &Path,
     steps: &[Migration],
 ) -> Result<(), OpenError> {
-    let database = |source| OpenError::Database { path: path.to_owned(), source };
+    let database = |source| OpenError::Database {
+        path: path.to_owned(),
+        source,
+    };
     connection
         .execute_batch(
             "CREATE TABLE IF NOT EXISTS honshu_migrations (
@@ -107,7 +113,7 @@ pub(crate) fn migrate(
         transaction.execute_batch(step.sql).map_err(database)?;
         transaction
             .execute(
-                "INSERT INTO honshu_migrations (name, kind, checksum, applied) VALUES ($1, $2, $3, $4)",
+                "INSERT INTO honshu_migrations (name, kind, checksum, applied) VALUES (?1, ?2, ?3, ?4)",
                 params![step.name, step.kind.as_str(), checksum(step.sql), SystemClock.now().as_micros()],
             )
             .map_err(database)?;
@@ -153,7 +159,9 @@ mod tests {
         migrate(&mut connection, path(), &[ONE]).unwrap();
         migrate(&mut connection, path(), &[ONE, TWO]).unwrap();
         migrate(&mut connection, path(), &[ONE, TWO]).unwrap();
-        let rows: i64 = connection.query_row("SELECT count(*) FROM two", [], |row| row.get(0)).unwrap();
+        let rows: i64 = connection
+            .query_row("SELECT count(*) FROM two", [], |row| row.get(0))
+            .unwrap();
         assert_eq!(rows, 1);
     }
 
@@ -164,14 +172,22 @@ mod tests {
         migrate(&mut connection, path(), &[ONE]).unwrap();
         migrate(&mut connection, path(), &[ONE, TWO, GONE]).unwrap();
         let error = migrate(&mut connection, path(), &[ONE]).unwrap_err();
-        assert!(error.to_string().contains("later release (migration `2026_03_01_gone`)"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("later release (migration `2026_03_01_gone`)"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_step_that_was_edited_after_it_was_applied_is_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection, path(), &[ONE]).unwrap();
-        let edited = Migration { sql: "CREATE TABLE one (b INTEGER) STRICT", ..ONE };
+        let edited = Migration {
+            sql: "CREATE TABLE one (b INTEGER) STRICT",
+            ..ONE
+        };
         assert!(matches!(
             migrate(&mut connection, path(), &[edited]),
             Err(OpenError::MigrationChanged { .. })
@@ -181,7 +197,10 @@ mod tests {
     #[test]
     fn a_step_that_fails_half_way_leaves_nothing_and_can_be_run_again() {
         let mut connection = Connection::open_in_memory().unwrap();
-        let broken = Migration { sql: "CREATE TABLE two (a INTEGER) STRICT; nonsense", ..TWO };
+        let broken = Migration {
+            sql: "CREATE TABLE two (a INTEGER) STRICT; nonsense",
+            ..TWO
+        };
         assert!(migrate(&mut connection, path(), &[ONE, broken]).is_err());
         migrate(&mut connection, path(), &[ONE, TWO]).unwrap();
     }

@@ -13,7 +13,9 @@ pub(crate) fn translate(error: Error) -> StoreError {
             if code.extended_code == ffi::SQLITE_CONSTRAINT_UNIQUE
                 || code.extended_code == ffi::SQLITE_CONSTRAINT_PRIMARYKEY
             {
-                return StoreError::Duplicate { what: duplicate(message.as_deref()) };
+                return StoreError::Duplicate {
+                    what: duplicate(message.as_deref()),
+                };
             }
             match code.code {
                 ErrorCode::DiskFull => Reason::DiskFull,
@@ -33,12 +35,18 @@ pub(crate) fn translate(error: Error) -> StoreError {
         | Error::InvalidColumnType(..) => return StoreError::Corrupt(error.to_string()),
         _ => return StoreError::Internal(Arc::new(error)),
     };
-    StoreError::Unavailable { reason, cause: Some(Arc::new(error)) }
+    StoreError::Unavailable {
+        reason,
+        cause: Some(Arc::new(error)),
+    }
 }
 
 /// Whether the whole transaction is lost and not only the statement.
 pub(crate) fn is_fatal(error: &StoreError) -> bool {
-    matches!(error, StoreError::Unavailable { .. } | StoreError::Corrupt(_))
+    matches!(
+        error,
+        StoreError::Unavailable { .. } | StoreError::Corrupt(_)
+    )
 }
 
 /// SQLite says `UNIQUE constraint failed: table.column, …`.

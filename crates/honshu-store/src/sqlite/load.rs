@@ -24,15 +24,19 @@ pub(super) fn load(connection: &mut Connection) -> Result<ControlState> {
 
 fn load_in(connection: &Connection) -> rusqlite::Result<ControlState> {
     let tenancy = connection
-        .query_row("SELECT id, name, home_region, deny_enabled, created FROM tenancy", [], |row| {
-            Ok(TenancyRow {
-                id: ocid(row, 0)?,
-                name: row.get(1)?,
-                home_region: row.get(2)?,
-                deny_enabled: row.get(3)?,
-                created: time(row, 4)?,
-            })
-        })
+        .query_row(
+            "SELECT id, name, home_region, deny_enabled, created FROM tenancy",
+            [],
+            |row| {
+                Ok(TenancyRow {
+                    id: ocid(row, 0)?,
+                    name: row.get(1)?,
+                    home_region: row.get(2)?,
+                    deny_enabled: row.get(3)?,
+                    created: time(row, 4)?,
+                })
+            },
+        )
         .optional()?;
     let compartments = all(
         connection,
@@ -100,7 +104,11 @@ fn load_in(connection: &Connection) -> rusqlite::Result<ControlState> {
         connection,
         "SELECT user_id, group_id, created FROM memberships ORDER BY user_id, group_id",
         |row| {
-            Ok(MembershipRow { user: ocid(row, 0)?, group: ocid(row, 1)?, created: time(row, 2)? })
+            Ok(MembershipRow {
+                user: ocid(row, 0)?,
+                group: ocid(row, 1)?,
+                created: time(row, 2)?,
+            })
         },
     )?;
     let policies = all(
@@ -125,11 +133,16 @@ fn load_in(connection: &Connection) -> rusqlite::Result<ControlState> {
         },
     )?;
     let settings: BTreeMap<String, String> =
-        all(connection, "SELECT name, value FROM settings", |row| Ok((row.get(0)?, row.get(1)?)))?
-            .into_iter()
-            .collect();
-    let sequence =
-        connection.query_row("SELECT coalesce(max(sequence), 0) FROM change_log", [], |row| row.get(0))?;
+        all(connection, "SELECT name, value FROM settings", |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .into_iter()
+        .collect();
+    let sequence = connection.query_row(
+        "SELECT coalesce(max(sequence), 0) FROM change_log",
+        [],
+        |row| row.get(0),
+    )?;
     Ok(ControlState {
         sequence,
         tenancy,
@@ -202,7 +215,7 @@ pub(super) fn find_retry(
     connection
         .query_row(
             "SELECT principal, operation, token, request_digest, resource, expires FROM retry_tokens
-             WHERE principal = $1 AND operation = $2 AND token = $3 AND expires > $4",
+             WHERE principal = ?1 AND operation = ?2 AND token = ?3 AND expires > ?4",
             params![principal, operation, token, now.as_micros()],
             |row| {
                 Ok(RetryEntry {
@@ -219,11 +232,15 @@ pub(super) fn find_retry(
         .map_err(translate)
 }
 
-pub(super) fn list_log(connection: &Connection, sequence: i64, limit: u32) -> Result<Vec<LogEntry>> {
+pub(super) fn list_log(
+    connection: &Connection,
+    sequence: i64,
+    limit: u32,
+) -> Result<Vec<LogEntry>> {
     let mut statement = connection
         .prepare_cached(
             "SELECT sequence, at, principal, request_id, operation, resource FROM change_log
-             WHERE sequence > $1 ORDER BY sequence LIMIT $2",
+             WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
         )
         .map_err(translate)?;
     let entries = statement.query_map(params![sequence, limit], |row| {
@@ -252,7 +269,9 @@ pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> 
 }
 
 fn optional_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros))
+    Ok(row
+        .get::<_, Option<i64>>(column)?
+        .map(Timestamp::from_micros))
 }
 
 pub(super) fn ocid(row: &Row<'_>, column: usize) -> rusqlite::Result<Ocid> {

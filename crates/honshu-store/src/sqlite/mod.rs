@@ -57,10 +57,19 @@ pub(crate) fn open_connection(
             needed: SQLITE_VERSION_MIN,
         });
     }
-    let database = |source| OpenError::Database { path: path.to_owned(), source };
-    let setting = |setting| OpenError::Setting { path: path.to_owned(), setting };
+    let database = |source| OpenError::Database {
+        path: path.to_owned(),
+        source,
+    };
+    let setting = |setting| OpenError::Setting {
+        path: path.to_owned(),
+        setting,
+    };
     touch_private(path).map_err(|source| {
-        OpenError::Directory(crate::directory::DirectoryError::Io { path: path.to_owned(), source })
+        OpenError::Directory(crate::directory::DirectoryError::Io {
+            path: path.to_owned(),
+            source,
+        })
     })?;
     let mut connection = connect(path).map_err(database)?;
     let mode: String = connection
@@ -132,7 +141,12 @@ impl SqliteStore {
         let observer = Arc::new(RwLock::new(None));
         let writer = writer::Writer::start(connection, Arc::clone(&observer))?;
         let readers = readers::Readers::start(path, READERS)?;
-        Ok(Self { path: path.to_owned(), writer, readers, observer })
+        Ok(Self {
+            path: path.to_owned(),
+            writer,
+            readers,
+            observer,
+        })
     }
 
     /// The database's file.
@@ -176,7 +190,10 @@ impl Store for SqliteStore {
 
     fn observe(&self, observer: Observer) {
         // A poisoned lock has an observer that panicked; the new one replaces it.
-        let mut slot = self.observer.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slot = self
+            .observer
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         *slot = Some(observer);
     }
 
@@ -189,7 +206,9 @@ impl Store for SqliteStore {
     ) -> Reply<Option<RetryEntry>> {
         let (principal, operation, token) =
             (principal.to_owned(), operation.to_owned(), token.to_owned());
-        self.read(move |connection| load::find_retry(connection, &principal, &operation, &token, now))
+        self.read(move |connection| {
+            load::find_retry(connection, &principal, &operation, &token, now)
+        })
     }
 
     fn ingest_usage(&self, rows: Vec<UsageRow>) -> Reply<u64> {

@@ -27,9 +27,14 @@ impl Readers {
         let jobs = Arc::new(Mutex::new(jobs));
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
-            let database = |source| OpenError::Database { path: path.to_owned(), source };
+            let database = |source| OpenError::Database {
+                path: path.to_owned(),
+                source,
+            };
             let mut connection = connect(path).map_err(database)?;
-            connection.pragma_update(None, "query_only", true).map_err(database)?;
+            connection
+                .pragma_update(None, "query_only", true)
+                .map_err(database)?;
             let jobs = Arc::clone(&jobs);
             let thread = std::thread::Builder::new()
                 .name(format!("store-read-{number}"))
@@ -41,7 +46,10 @@ impl Readers {
                 .map_err(OpenError::Thread)?;
             threads.push(thread);
         }
-        Ok(Self { queue: Some(queue), threads })
+        Ok(Self {
+            queue: Some(queue),
+            threads,
+        })
     }
 
     pub(super) fn submit<T: Send + 'static>(
@@ -55,7 +63,10 @@ impl Readers {
                 let _ = answer.send(work(connection));
             }
         });
-        let queue = self.queue.as_ref().ok_or(StoreError::unavailable(Reason::Stopped))?;
+        let queue = self
+            .queue
+            .as_ref()
+            .ok_or(StoreError::unavailable(Reason::Stopped))?;
         match queue.try_send(job) {
             Ok(()) => Ok(receiver),
             Err(TrySendError::Full(_)) => Err(StoreError::unavailable(Reason::Overloaded)),
@@ -65,7 +76,10 @@ impl Readers {
 }
 
 fn next(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
-    jobs.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+    jobs.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .recv()
+        .ok()
 }
 
 impl Drop for Readers {

@@ -1,5 +1,6 @@
 //! The writes of the control plane in SQLite's dialect. Ids and tags are texts and times are integers, so that
 //! PostgreSQL can take the same statements but for `INSERT OR IGNORE` and the row numbers.
+//! Parameters are written `?1`: SQLite takes `$1` for a name and numbers names by where they first stand.
 
 use honshu_domain::Ocid;
 use rusqlite::{Connection, ToSql, params};
@@ -19,18 +20,23 @@ pub(super) fn apply(connection: &Connection, command: &Command) -> Result<Applie
     if let Some(retry) = &command.retry {
         run(
             connection,
-            "DELETE FROM retry_tokens WHERE rowid IN (SELECT rowid FROM retry_tokens WHERE expires <= $1 LIMIT $2)",
+            "DELETE FROM retry_tokens WHERE rowid IN (SELECT rowid FROM retry_tokens WHERE expires <= ?1 LIMIT ?2)",
             params![command.at.as_micros(), RETRY_SWEEP_MAX],
         )?;
         run(
             connection,
-            "DELETE FROM retry_tokens WHERE principal = $1 AND operation = $2 AND token = $3 AND expires <= $4",
-            params![retry.principal, retry.operation, retry.token, command.at.as_micros()],
+            "DELETE FROM retry_tokens WHERE principal = ?1 AND operation = ?2 AND token = ?3 AND expires <= ?4",
+            params![
+                retry.principal,
+                retry.operation,
+                retry.token,
+                command.at.as_micros()
+            ],
         )?;
         let taken = run(
             connection,
             "INSERT OR IGNORE INTO retry_tokens (principal, operation, token, request_digest, resource, expires)
-             VALUES ($1, $2, $3, $4, $5, $6)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
                 retry.principal,
                 retry.operation,
@@ -53,7 +59,7 @@ pub(super) fn apply(connection: &Connection, command: &Command) -> Result<Applie
     let resource = command.changes.first().and_then(Change::resource);
     run(
         connection,
-        "INSERT INTO change_log (at, principal, request_id, operation, resource) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO change_log (at, principal, request_id, operation, resource) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![
             command.at.as_micros(),
             command.principal,
@@ -62,21 +68,23 @@ pub(super) fn apply(connection: &Connection, command: &Command) -> Result<Applie
             resource
         ],
     )?;
-    Ok(Applied { sequence: connection.last_insert_rowid() })
+    Ok(Applied {
+        sequence: connection.last_insert_rowid(),
+    })
 }
 
 fn make(connection: &Connection, change: &Change) -> Result<()> {
     match change {
         Change::InsertTenancy(row) => run(
             connection,
-            "INSERT INTO tenancy (id, name, home_region, deny_enabled, created) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO tenancy (id, name, home_region, deny_enabled, created) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![row.id.as_str(), row.name, row.home_region, row.deny_enabled, row.created.as_micros()],
         )
         .map(drop),
         Change::InsertCompartment(row) => run(
             connection,
             "INSERT INTO compartments (id, parent, name, name_folded, description, freeform_tags, defined_tags, created, updated, version)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 row.id.as_str(),
                 row.parent.as_ref().map(Ocid::as_str),
@@ -97,8 +105,8 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
             &row.id,
             run(
                 connection,
-                "UPDATE compartments SET name = $3, name_folded = $4, description = $5, freeform_tags = $6,
-                 defined_tags = $7, updated = $8, version = $9 WHERE id = $1 AND version = $2",
+                "UPDATE compartments SET name = ?3, name_folded = ?4, description = ?5, freeform_tags = ?6,
+                 defined_tags = ?7, updated = ?8, version = ?9 WHERE id = ?1 AND version = ?2",
                 params![
                     row.id.as_str(),
                     expect,
@@ -127,7 +135,7 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
         Change::InsertUser(row) => run(
             connection,
             "INSERT INTO users (id, name, name_folded, description, email, active, created, version)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 row.id.as_str(),
                 row.name,
@@ -142,21 +150,21 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
         .map(drop),
         Change::InsertSigningKey(row) => run(
             connection,
-            "INSERT INTO signing_keys (user_id, fingerprint, public_key_pem, created) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO signing_keys (user_id, fingerprint, public_key_pem, created) VALUES (?1, ?2, ?3, ?4)",
             params![row.user.as_str(), row.fingerprint, row.public_key_pem, row.created.as_micros()],
         )
         .map(drop),
         Change::DeleteSigningKey { user, fingerprint } => {
             let gone = run(
                 connection,
-                "DELETE FROM signing_keys WHERE user_id = $1 AND fingerprint = $2",
+                "DELETE FROM signing_keys WHERE user_id = ?1 AND fingerprint = ?2",
                 params![user.as_str(), fingerprint],
             )?;
             if gone == 0 { Err(StoreError::NotFound) } else { Ok(()) }
         }
         Change::InsertGroup(row) => run(
             connection,
-            "INSERT INTO groups (id, name, name_folded, description, created, version) VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO groups (id, name, name_folded, description, created, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
                 row.id.as_str(),
                 row.name,
@@ -169,7 +177,7 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
         .map(drop),
         Change::InsertMembership(row) => run(
             connection,
-            "INSERT INTO memberships (user_id, group_id, created) VALUES ($1, $2, $3)",
+            "INSERT INTO memberships (user_id, group_id, created) VALUES (?1, ?2, ?3)",
             params![row.user.as_str(), row.group.as_str(), row.created.as_micros()],
         )
         .map(drop),
@@ -177,7 +185,7 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
             connection,
             "INSERT INTO policies (id, compartment, name, name_folded, description, statements, version_date,
              freeform_tags, defined_tags, created, updated, version)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             params![
                 row.id.as_str(),
                 row.compartment.as_str(),
@@ -200,8 +208,8 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
             &row.id,
             run(
                 connection,
-                "UPDATE policies SET description = $3, statements = $4, version_date = $5, freeform_tags = $6,
-                 defined_tags = $7, updated = $8, version = $9 WHERE id = $1 AND version = $2",
+                "UPDATE policies SET description = ?3, statements = ?4, version_date = ?5, freeform_tags = ?6,
+                 defined_tags = ?7, updated = ?8, version = ?9 WHERE id = ?1 AND version = ?2",
                 params![
                     row.id.as_str(),
                     expect,
@@ -220,7 +228,7 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
             run(
                 connection,
                 "INSERT INTO api_keys (id, compartment, region, display_name, description, freeform_tags, defined_tags,
-                 created, updated, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                 created, updated, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 params![
                     row.id.as_str(),
                     row.compartment.as_str(),
@@ -239,8 +247,8 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
         Change::PutApiKey(row, expect) => {
             let count = run(
                 connection,
-                "UPDATE api_keys SET compartment = $3, display_name = $4, description = $5, freeform_tags = $6,
-                 defined_tags = $7, updated = $8, version = $9 WHERE id = $1 AND version = $2",
+                "UPDATE api_keys SET compartment = ?3, display_name = ?4, description = ?5, freeform_tags = ?6,
+                 defined_tags = ?7, updated = ?8, version = ?9 WHERE id = ?1 AND version = ?2",
                 params![
                     row.id.as_str(),
                     expect,
@@ -261,8 +269,8 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
             for (id, name, at) in touched {
                 run(
                     connection,
-                    "UPDATE api_key_secrets SET last_used = $3
-                     WHERE api_key = $1 AND name = $2 AND created <= $3 AND coalesce(last_used, 0) < $3",
+                    "UPDATE api_key_secrets SET last_used = ?3
+                     WHERE api_key = ?1 AND name = ?2 AND created <= ?3 AND coalesce(last_used, 0) < ?3",
                     params![id.as_str(), name, at.as_micros()],
                 )?;
             }
@@ -270,7 +278,7 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
         }
         Change::SetSetting(name, value) => run(
             connection,
-            "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2",
+            "INSERT INTO settings (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
             params![name, value],
         )
         .map(drop),
@@ -280,7 +288,7 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
 fn put_secrets(connection: &Connection, row: &ApiKeyRow) -> Result<()> {
     run(
         connection,
-        "DELETE FROM api_key_secrets WHERE api_key = $1",
+        "DELETE FROM api_key_secrets WHERE api_key = ?1",
         params![row.id.as_str()],
     )?;
     for (place, secret) in row.secrets.iter().enumerate() {
@@ -290,11 +298,12 @@ fn put_secrets(connection: &Connection, row: &ApiKeyRow) -> Result<()> {
 }
 
 fn put_secret(connection: &Connection, key: &Ocid, place: usize, secret: &SecretRow) -> Result<()> {
-    let micros = |time: Option<honshu_domain::Timestamp>| time.map(honshu_domain::Timestamp::as_micros);
+    let micros =
+        |time: Option<honshu_domain::Timestamp>| time.map(honshu_domain::Timestamp::as_micros);
     run(
         connection,
         "INSERT INTO api_key_secrets (api_key, name, place, digest, mask, state, created, expires, activated,
-         deactivated, revoked, last_used) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+         deactivated, revoked, last_used) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             key.as_str(),
             secret.name,
@@ -334,7 +343,7 @@ fn changed(connection: &Connection, table: &str, id: &Ocid, count: usize) -> Res
 fn delete(connection: &Connection, table: &str, id: &Ocid, expect: i64) -> Result<()> {
     let count = run(
         connection,
-        &format!("DELETE FROM {table} WHERE id = $1 AND version = $2"),
+        &format!("DELETE FROM {table} WHERE id = ?1 AND version = ?2"),
         params![id.as_str(), expect],
     )?;
     changed(connection, table, id, count)
@@ -342,7 +351,9 @@ fn delete(connection: &Connection, table: &str, id: &Ocid, expect: i64) -> Resul
 
 fn exists(connection: &Connection, table: &str, column: &str, id: &Ocid) -> Result<bool> {
     connection
-        .prepare_cached(&format!("SELECT 1 FROM {table} WHERE {column} = $1 LIMIT 1"))
+        .prepare_cached(&format!(
+            "SELECT 1 FROM {table} WHERE {column} = ?1 LIMIT 1"
+        ))
         .and_then(|mut statement| statement.exists(params![id.as_str()]))
         .map_err(translate)
 }

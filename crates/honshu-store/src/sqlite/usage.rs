@@ -17,8 +17,8 @@ const COLUMNS: &str = "run_id, request_id, started, principal, secret_name, comp
 pub(super) fn ingest(connection: &Connection, rows: &[UsageRow]) -> Result<u64, StoreError> {
     let mut statement = connection
         .prepare_cached(&format!(
-            "INSERT OR IGNORE INTO usage ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-             $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+            "INSERT OR IGNORE INTO usage ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
+             ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)"
         ))
         .map_err(translate)?;
     let mut new = 0;
@@ -62,7 +62,7 @@ pub(super) fn list(
 ) -> Result<Vec<UsageRow>, StoreError> {
     let mut statement = connection
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM usage WHERE started >= $1 AND started < $2 ORDER BY started, arrival LIMIT $3"
+            "SELECT {COLUMNS} FROM usage WHERE started >= ?1 AND started < ?2 ORDER BY started, arrival LIMIT ?3"
         ))
         .map_err(translate)?;
     statement

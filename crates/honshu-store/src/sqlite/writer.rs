@@ -31,9 +31,12 @@ enum Job {
 }
 
 /// A job that was carried out and waits for the commit.
+///
+/// A job that failed waits too: what it collided with may stand in the same transaction, and its caller
+/// will look for it.
 enum Done {
-    Applied(Answer<Applied>, Applied),
-    Ingested(Answer<u64>, u64),
+    Applied(Answer<Applied>, Result<Applied, StoreError>),
+    Ingested(Answer<u64>, Result<u64, StoreError>),
 }
 
 pub(super) struct Writer {
@@ -51,7 +54,10 @@ impl Writer {
             .name("store-write".to_owned())
             .spawn(move || work(&mut connection, &jobs, &observer))
             .map_err(OpenError::Thread)?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
     }
 
     pub(super) fn apply(
@@ -78,7 +84,10 @@ impl Writer {
     }
 
     fn submit(&self, job: Job) -> Result<(), StoreError> {
-        let queue = self.queue.as_ref().ok_or(StoreError::unavailable(Reason::Stopped))?;
+        let queue = self
+            .queue
+            .as_ref()
+            .ok_or(StoreError::unavailable(Reason::Stopped))?;
         queue.try_send(job).map_err(|error| {
             StoreError::unavailable(match error {
                 TrySendError::Full(_) => Reason::Overloaded,
@@ -113,7 +122,10 @@ fn work(connection: &mut Connection, jobs: &Receiver<Job>, observer: &RwLock<Opt
 fn carry_out(connection: &mut Connection, batch: Vec<Job>, observer: &RwLock<Option<Observer>>) {
     let mut done = Vec::with_capacity(batch.len());
     let mut committed = Vec::new();
-    let mut broken = connection.execute_batch("BEGIN IMMEDIATE").map_err(translate).err();
+    let mut broken = connection
+        .execute_batch("BEGIN IMMEDIATE")
+        .map_err(translate)
+        .err();
     for job in batch {
         match job {
             Job::Apply(_, answer) if broken.is_some() => refuse(answer, broken.as_ref()),
@@ -125,20 +137,20 @@ fn carry_out(connection: &mut Connection, batch: Vec<Job>, observer: &RwLock<Opt
                             sequence: applied.sequence,
                             changes: command.changes,
                         });
-                        done.push(Done::Applied(answer, applied));
+                        done.push(Done::Applied(answer, Ok(applied)));
                     }
                     Err(error) => {
                         broken = is_fatal(&error).then(|| error.clone());
-                        let _ = answer.send(Err(error));
+                        done.push(Done::Applied(answer, Err(error)));
                     }
                 }
             }
             Job::Ingest(rows, answer) => {
                 match savepoint(connection, |connection| usage::ingest(connection, &rows)) {
-                    Ok(count) => done.push(Done::Ingested(answer, count)),
+                    Ok(count) => done.push(Done::Ingested(answer, Ok(count))),
                     Err(error) => {
                         broken = is_fatal(&error).then(|| error.clone());
-                        let _ = answer.send(Err(error));
+                        done.push(Done::Ingested(answer, Err(error)));
                     }
                 }
             }
@@ -159,8 +171,8 @@ fn carry_out(connection: &mut Connection, batch: Vec<Job>, observer: &RwLock<Opt
             for done in done {
                 // A caller that left does not hear of it; its work is done all the same.
                 match done {
-                    Done::Applied(answer, applied) => drop(answer.send(Ok(applied))),
-                    Done::Ingested(answer, count) => drop(answer.send(Ok(count))),
+                    Done::Applied(answer, applied) => drop(answer.send(applied)),
+                    Done::Ingested(answer, count) => drop(answer.send(count)),
                 }
             }
         }
@@ -181,7 +193,9 @@ fn carry_out(connection: &mut Connection, batch: Vec<Job>, observer: &RwLock<Opt
 }
 
 fn refuse<T>(answer: Answer<T>, error: Option<&StoreError>) {
-    let error = error.cloned().unwrap_or(StoreError::unavailable(Reason::Io));
+    let error = error
+        .cloned()
+        .unwrap_or(StoreError::unavailable(Reason::Io));
     let _ = answer.send(Err(error));
 }
 
@@ -189,7 +203,10 @@ fn tell(observer: &RwLock<Option<Observer>>, committed: &[Committed]) {
     if committed.is_empty() {
         return;
     }
-    let observer = observer.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let observer = observer
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
     if let Some(observer) = observer {
         observer(committed);
     }

@@ -22,8 +22,8 @@ pub use api_keys::{
     UpdateApiKeyDetails,
 };
 pub use identity::{
-    Compartment, CreateCompartmentDetails, CreatePolicyDetails, Policy, Region,
-    RegionSubscription, Tenancy, UpdateCompartmentDetails, UpdatePolicyDetails,
+    Compartment, CreateCompartmentDetails, CreatePolicyDetails, Policy, Region, RegionSubscription,
+    Tenancy, UpdateCompartmentDetails, UpdatePolicyDetails,
 };
 pub use models::{Model, ModelCollection, ModelSummary};
 pub use read::{BODY_DEPTH_MAX, Details, Fields, parse};

@@ -33,24 +33,37 @@ pub trait Details: Sized {
 /// An `Invalid` domain error that lists every problem: bad UTF-8, bad JSON, repeated keys, missing
 /// fields, wrong types.
 pub fn parse<T: Details>(body: &[u8]) -> Result<T> {
-    let text = std::str::from_utf8(body)
-        .map_err(|error| {
-            Error::invalid_at("", format!("the body is not UTF-8 at byte {}", error.valid_up_to()))
-        })?;
+    let text = std::str::from_utf8(body).map_err(|error| {
+        Error::invalid_at(
+            "",
+            format!("the body is not UTF-8 at byte {}", error.valid_up_to()),
+        )
+    })?;
     if text.trim().is_empty() {
-        return Err(Error::invalid_at("", "the body is empty, a JSON object is expected"));
+        return Err(Error::invalid_at(
+            "",
+            "the body is empty, a JSON object is expected",
+        ));
     }
     let problems = RefCell::new(Vec::new());
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = Seed { path: String::new(), depth: 0, problems: &problems }
-        .deserialize(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value))
-        .map_err(|error| Error::invalid_at("", format!("the body is not JSON: {error}")))?;
+    let value = Seed {
+        path: String::new(),
+        depth: 0,
+        problems: &problems,
+    }
+    .deserialize(&mut deserializer)
+    .and_then(|value| deserializer.end().map(|()| value))
+    .map_err(|error| Error::invalid_at("", format!("the body is not JSON: {error}")))?;
     let Value::Object(map) = value else {
         return Err(Error::invalid_at("", "a JSON object is expected"));
     };
     let details = {
-        let mut fields = Fields { map: &map, path: String::new(), problems: &problems };
+        let mut fields = Fields {
+            map: &map,
+            path: String::new(),
+            problems: &problems,
+        };
         T::read(&mut fields)
     };
     let mut problems = problems.into_inner();
@@ -143,12 +156,18 @@ impl Fields<'_> {
                 None
             }
             Some(Value::Object(map)) => {
-                let mut fields =
-                    Fields { map, path: self.path_of(name), problems: self.problems };
+                let mut fields = Fields {
+                    map,
+                    path: self.path_of(name),
+                    problems: self.problems,
+                };
                 Some(T::read(&mut fields))
             }
             Some(other) => {
-                self.problem(name, format!("an object is expected, not {}", kind_of(other)));
+                self.problem(
+                    name,
+                    format!("an object is expected, not {}", kind_of(other)),
+                );
                 None
             }
         }
@@ -172,12 +191,18 @@ impl Fields<'_> {
             let place = format!("{name}[{index}]");
             match value {
                 Value::Object(map) => {
-                    let mut fields =
-                        Fields { map, path: self.path_of(&place), problems: self.problems };
+                    let mut fields = Fields {
+                        map,
+                        path: self.path_of(&place),
+                        problems: self.problems,
+                    };
                     items.push(T::read(&mut fields));
                 }
                 other => {
-                    self.problem(&place, format!("an object is expected, not {}", kind_of(other)));
+                    self.problem(
+                        &place,
+                        format!("an object is expected, not {}", kind_of(other)),
+                    );
                 }
             }
         }
@@ -217,7 +242,10 @@ impl Fields<'_> {
                 Value::Object(values) => {
                     tags.insert(
                         namespace.clone(),
-                        values.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+                        values
+                            .iter()
+                            .map(|(key, value)| (key.clone(), value.clone()))
+                            .collect(),
                     );
                 }
                 other => self.problem(
@@ -240,7 +268,11 @@ fn push(problems: &RefCell<Vec<Problem>>, path: String, message: String) {
 fn join(path: &str, name: &str) -> String {
     // Keys come from the caller: what an answer repeats of them is bounded.
     let name: String = name.chars().take(80).collect();
-    if path.is_empty() { name } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 fn kind_of(value: &Value) -> &'static str {
@@ -264,16 +296,25 @@ struct Seed<'a> {
 impl Seed<'_> {
     fn inner<E: de::Error>(&self, path: String) -> std::result::Result<Seed<'_>, E> {
         if self.depth >= BODY_DEPTH_MAX {
-            return Err(E::custom(format!("nested deeper than {BODY_DEPTH_MAX} levels")));
+            return Err(E::custom(format!(
+                "nested deeper than {BODY_DEPTH_MAX} levels"
+            )));
         }
-        Ok(Seed { path, depth: self.depth + 1, problems: self.problems })
+        Ok(Seed {
+            path,
+            depth: self.depth + 1,
+            problems: self.problems,
+        })
     }
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Value;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> std::result::Result<Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }

@@ -14,7 +14,10 @@ fn problems<T: Details + std::fmt::Debug>(body: &[u8]) -> Vec<(String, String)> 
 }
 
 fn paths<T: Details + std::fmt::Debug>(body: &[u8]) -> Vec<String> {
-    problems::<T>(body).into_iter().map(|(path, _)| path).collect()
+    problems::<T>(body)
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect()
 }
 
 #[test]
@@ -86,9 +89,10 @@ fn a_repeated_key_is_refused_at_any_depth() {
 
 #[test]
 fn null_and_absent_mean_unchanged_in_updates() {
-    let details: UpdatePolicyDetails =
-        parse(br#"{"description":null,"statements":["allow group A to inspect policies in tenancy"]}"#)
-            .unwrap();
+    let details: UpdatePolicyDetails = parse(
+        br#"{"description":null,"statements":["allow group A to inspect policies in tenancy"]}"#,
+    )
+    .unwrap();
     assert_eq!(details.description, None);
     assert_eq!(details.statements.unwrap().len(), 1);
 }
@@ -118,7 +122,12 @@ fn a_base_model_writes_its_compartment_as_null() {
         "lifecycleState": "ACTIVE", "timeCreated": "2026-11-23T00:00:00Z", "type": "BASE",
     }))
     .unwrap();
-    let model = serde_json::to_value(Model { summary, description: None, time_updated: None }).unwrap();
+    let model = serde_json::to_value(Model {
+        summary,
+        description: None,
+        time_updated: None,
+    })
+    .unwrap();
     assert_eq!(model["compartmentId"], serde_json::Value::Null);
     assert_eq!(model["type"], "BASE");
     assert!(model.as_object().unwrap().contains_key("compartmentId"));
