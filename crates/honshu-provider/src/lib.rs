@@ -1,14 +1,13 @@
-//! Upstreams: everything that generates and is not the embedded engine.
+//! The backends beside the embedded engine: upstreams that speak an OpenAI dialect, and the scripted model.
 //!
-//! An adapter is a codec over the one outbound client: it turns an attempt into a request and the answer into
-//! events, and translates nothing that `honshu-wire` does not. It never retries, never fails over and keeps no clock
-//! but the connection's: the run's owner does. Dropping an attempt's stream closes the upstream's connection.
+//! An adapter turns one attempt into one stream of events. It must never retry, never fail over, never keep a
+//! clock of a run, and never write a credential, a prompt or an answer anywhere: the first three belong to the
+//! run's owner.
 
 mod credential;
 mod openai;
 mod scripted;
-mod sse;
 
 pub use credential::Credential;
-pub use openai::{OpenAiOptions, OpenAiProvider};
+pub use openai::{OpenAiOptions, OpenAiProvider, Splitter, TooLong};
 pub use scripted::ScriptedProvider;
