@@ -459,10 +459,10 @@ impl Control {
         retry: Option<honshu_store::RetryEntry>,
         error: StoreError,
     ) -> Result<Versioned<oci::ApiKey>> {
-        if matches!(error, StoreError::RetryTokenTaken) {
-            if let Some(earlier) = self.earlier(ctx, retry.as_ref()).await? {
-                return self.repeated(ctx, operation, &earlier);
-            }
+        if matches!(error, StoreError::RetryTokenTaken)
+            && let Some(earlier) = self.earlier(ctx, retry.as_ref()).await?
+        {
+            return self.repeated(ctx, operation, &earlier);
         }
         Err(error.into())
     }

@@ -69,17 +69,16 @@ impl Problems {
 
     pub(crate) fn tags(&mut self, freeform: Option<&FreeformTags>, defined: Option<&DefinedTags>) {
         let long = |text: &str| text.chars().count() > TAG_CHARS_MAX;
-        if let Some(tags) = freeform {
-            if tags.len() > TAGS_MAX
+        if let Some(tags) = freeform
+            && (tags.len() > TAGS_MAX
                 || tags
                     .iter()
-                    .any(|(key, value)| key.is_empty() || long(key) || long(value))
-            {
-                self.add(
-                    "freeformTags",
-                    format!("at most {TAGS_MAX} tags of at most {TAG_CHARS_MAX} characters"),
-                );
-            }
+                    .any(|(key, value)| key.is_empty() || long(key) || long(value)))
+        {
+            self.add(
+                "freeformTags",
+                format!("at most {TAGS_MAX} tags of at most {TAG_CHARS_MAX} characters"),
+            );
         }
         if let Some(spaces) = defined {
             let count: usize = spaces.values().map(std::collections::BTreeMap::len).sum();

@@ -188,16 +188,6 @@ impl Identity {
         self.tenancy.as_ref().map(|tenancy| &tenancy.id)
     }
 
-    /// The compartments directly below `parent`, in no order.
-    pub(crate) fn children<'a>(
-        &'a self,
-        parent: &'a Ocid,
-    ) -> impl Iterator<Item = &'a Arc<CompartmentRow>> + 'a {
-        self.compartments
-            .values()
-            .filter(move |row| row.parent.as_ref() == Some(parent))
-    }
-
     /// The compartment and what it is in, up to the root.
     pub(crate) fn chain<'a>(
         &'a self,
