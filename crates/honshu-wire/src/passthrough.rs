@@ -84,12 +84,15 @@ fn with_usage(options: &str) -> String {
     text
 }
 
+/// Choices that are followed in one answer.
+const CHOICES_MAX: usize = 128;
+
 /// What a native frame says, for the run's owner.
 #[derive(Debug, Clone, Default)]
 pub struct FrameFacts {
     /// Counts, where the frame has them.
     pub usage: Option<Usage>,
-    /// Why the answer (in Chat: its first choice) ended, where the frame says it.
+    /// Why the answer ended, in the frame that says it; in Chat the frame in which the last open choice ends.
     pub finish: Option<FinishReason>,
     /// The upstream's own error; the frame is then not to be passed on.
     pub error: Option<Error>,
@@ -116,6 +119,10 @@ pub struct FramePatcher {
     model: String,
     caller_wants_usage: bool,
     last_event: Option<Arc<str>>,
+    /// Choices that the caller asked for.
+    choices: usize,
+    /// Choices seen, each with why it ended.
+    ends: Vec<(u32, Option<FinishReason>)>,
 }
 
 impl FramePatcher {
@@ -129,7 +136,16 @@ impl FramePatcher {
             model: String::from_utf8_lossy(&quoted).into_owned(),
             caller_wants_usage,
             last_event: None,
+            choices: 1,
+            ends: Vec::new(),
         }
+    }
+
+    /// How many choices the caller asked for (`n` in Chat): the answer is whole when so many have ended.
+    #[must_use]
+    pub fn with_choices(mut self, choices: u32) -> Self {
+        self.choices = choices as usize;
+        self
     }
 
     /// Takes the data of one SSE event, `[DONE]` included.
@@ -177,7 +193,7 @@ impl FramePatcher {
         }
     }
 
-    fn chat(&self, text: &str, data: &Bytes, whole: bool) -> Result<Patched, Error> {
+    fn chat(&mut self, text: &str, data: &Bytes, whole: bool) -> Result<Patched, Error> {
         let mut edits = Edits::default();
         let mut facts = FrameFacts {
             terminal: whole,
@@ -202,20 +218,36 @@ impl FramePatcher {
         let choices = choices.unwrap_or("[]");
         let mut count = 0_usize;
         let mut walk = Ok(());
+        let mut ended = false;
         elements(choices, |choice| {
             count += 1;
+            let (mut index, mut reason) = (0, None);
             let inner = members(choice, |key, place| {
                 let word = choice[place].trim_matches('"');
-                if key == "finish_reason" && word != "null" && facts.finish.is_none() {
-                    facts.finish = Some(read_finish(word));
+                match key {
+                    "index" => index = word.parse().unwrap_or_default(),
+                    "finish_reason" if word != "null" => reason = Some(read_finish(word)),
+                    _ => {}
                 }
             });
             if inner.is_err() {
                 walk = inner;
             }
+            ended |= reason.is_some();
+            let room = self.ends.len() < CHOICES_MAX;
+            match self.ends.iter_mut().find(|(known, _)| *known == index) {
+                Some((_, end)) => *end = end.or(reason),
+                None if room => self.ends.push((index, reason)),
+                None => {}
+            }
         })
         .and(walk)
         .map_err(|_| nonsense())?;
+        let all_ended = self.ends.iter().all(|(_, end)| end.is_some());
+        if ended && all_ended && self.ends.len() >= self.choices {
+            self.ends.sort_unstable_by_key(|(index, _)| *index);
+            facts.finish = self.ends.first().and_then(|(_, end)| *end);
+        }
         if whole && count == 0 {
             return Err(nonsense());
         }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use honshu_domain::{
     Entropy, FinishReason, InferenceRequest, Item, Outcome, Part, RunEvent, Status, Timestamp,
-    TokenLogprob, Usage,
+    TokenLogprob,
 };
 
 use super::decode::UpstreamDecoder;
@@ -99,14 +99,8 @@ impl Collector {
             self.choice(choice, outcome, out);
         }
         put(out, "],\"usage\":");
-        let known = outcome.usage_exact
-            || outcome.usage != Usage::default()
-            || outcome.status == Status::Completed;
-        if known {
-            write_usage(&outcome.usage, out);
-        } else {
-            put(out, "null");
-        }
+        // Programs read the counts without asking whether they are there.
+        write_usage(&outcome.usage, out);
         put(out, "}");
         body.freeze()
     }
@@ -145,13 +139,10 @@ impl Collector {
                         logprobs = list;
                     }
                 }
+                // As a stream has them: summaries, then the reasoning itself.
                 Item::Reasoning(item) => {
-                    let texts = if item.content.is_empty() {
-                        &item.summary
-                    } else {
-                        &item.content
-                    };
-                    texts.iter().for_each(|more| reasoning.push_str(more));
+                    let texts = item.summary.iter().chain(&item.content);
+                    texts.for_each(|more| reasoning.push_str(more));
                 }
                 Item::FunctionCall(call) => calls.push(call),
                 _ => {}

@@ -30,6 +30,8 @@ pub struct UpstreamDecoder {
     items: Assembly,
     next_index: u32,
     choices: Vec<Choice>,
+    /// Choices that were asked for; 0 counts as one.
+    wanted: usize,
     usage: Option<Usage>,
 }
 
@@ -47,6 +49,13 @@ impl UpstreamDecoder {
     /// A decoder for one answer.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// How many choices were asked for (`n`): the answer is whole when so many have ended.
+    #[must_use]
+    pub fn with_choices(mut self, choices: u32) -> Self {
+        self.wanted = choices as usize;
+        self
     }
 
     /// Takes the data of one SSE event (`[DONE]` included).
@@ -127,7 +136,8 @@ impl UpstreamDecoder {
         if self.finished {
             return Ok(());
         }
-        if self.choices.is_empty() || self.choices.iter().any(|choice| choice.reason.is_none()) {
+        let open = self.choices.iter().any(|choice| choice.reason.is_none());
+        if open || self.choices.len() < self.wanted.max(1) {
             return Err(cut());
         }
         self.finished = true;

@@ -50,10 +50,12 @@ impl Collector {
             return body;
         }
         let completed = outcome.status == Status::Completed;
-        if completed || matches!(outcome.status, Status::Incomplete(_)) {
+        let failed = !completed && !matches!(outcome.status, Status::Incomplete(_));
+        if !failed {
             self.inner.close();
         }
-        let known = completed || outcome.usage_exact || outcome.usage != Usage::default();
+        // Programs read the counts of an answer without asking whether they are there.
+        let known = !failed || outcome.usage_exact || outcome.usage != Usage::default();
         let state = State {
             status: outcome.status.as_str(),
             completed_at: completed.then(|| now.as_seconds()),
