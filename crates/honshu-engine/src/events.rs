@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -16,12 +17,13 @@ pub(crate) const EVENTS_MAX: usize = 128;
 /// Tells the engine that something changed on a reader's side.
 pub(crate) trait Wake: Send + Sync {
     fn wake(&self);
+    /// A reader left; its flag is set already.
+    fn reader_left(&self);
 }
 
 struct State {
     queue: VecDeque<JobEvent>,
     writer_gone: bool,
-    reader_gone: bool,
     paused: bool,
     waker: Option<Waker>,
 }
@@ -30,6 +32,7 @@ struct Channel {
     state: Mutex<State>,
     readable: Condvar,
     engine: Arc<dyn Wake>,
+    reader_gone: Arc<AtomicBool>,
 }
 
 impl Channel {
@@ -44,14 +47,19 @@ pub(crate) fn channel(engine: Arc<dyn Wake>) -> (EventSender, JobEvents) {
         state: Mutex::new(State {
             queue: VecDeque::new(),
             writer_gone: false,
-            reader_gone: false,
             paused: false,
             waker: None,
         }),
         readable: Condvar::new(),
         engine,
+        reader_gone: Arc::default(),
     });
-    (EventSender { channel: Arc::clone(&channel) }, JobEvents { channel })
+    (
+        EventSender {
+            channel: Arc::clone(&channel),
+        },
+        JobEvents { channel },
+    )
 }
 
 /// The engine's end.
@@ -64,7 +72,7 @@ impl EventSender {
     pub(crate) fn send(&self, event: JobEvent) {
         let waker = {
             let mut state = self.channel.lock();
-            if state.reader_gone {
+            if self.is_cancelled() {
                 return;
             }
             state.queue.push_back(event);
@@ -78,14 +86,24 @@ impl EventSender {
 
     /// Whether the reader has gone, so that the job is to be cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.channel.lock().reader_gone
+        self.channel.reader_gone.load(Ordering::Acquire)
+    }
+
+    /// The flag behind [`Self::is_cancelled`].
+    pub(crate) fn cancelled(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.channel.reader_gone)
     }
 
     /// Whether the reader lags so far behind that its sequence must pause. The engine is woken when it caught up.
     pub(crate) fn must_pause(&self) -> bool {
         let mut state = self.channel.lock();
-        state.paused = !state.reader_gone
-            && state.queue.len() >= if state.paused { EVENTS_MAX / 2 } else { EVENTS_MAX };
+        state.paused = !self.is_cancelled()
+            && state.queue.len()
+                >= if state.paused {
+                    EVENTS_MAX / 2
+                } else {
+                    EVENTS_MAX
+                };
         state.paused
     }
 }
@@ -122,7 +140,11 @@ impl JobEvents {
             if state.writer_gone {
                 return None;
             }
-            state = self.channel.readable.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .channel
+                .readable
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -162,18 +184,20 @@ impl Drop for JobEvents {
     fn drop(&mut self) {
         let gone = {
             let mut state = self.channel.lock();
-            state.reader_gone = true;
+            self.channel.reader_gone.store(true, Ordering::Release);
             state.queue.clear();
             !state.writer_gone
         };
         if gone {
-            self.channel.engine.wake();
+            self.channel.engine.reader_left();
         }
     }
 }
 
 impl std::fmt::Debug for JobEvents {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JobEvents").field("waiting", &self.channel.lock().queue.len()).finish()
+        f.debug_struct("JobEvents")
+            .field("waiting", &self.channel.lock().queue.len())
+            .finish()
     }
 }

@@ -27,7 +27,10 @@ pub(crate) enum Value {
     Bool(bool),
     Text(String),
     /// Length, and the sum of the elements if they are integers.
-    Array { length: u64, sum: u64 },
+    Array {
+        length: u64,
+        sum: u64,
+    },
 }
 
 /// The head of a file.
@@ -79,17 +82,27 @@ impl Gguf {
 /// # Errors
 /// [`LoadError::Unreadable`] and [`LoadError::Corrupt`].
 pub(crate) fn read(path: &Path) -> Result<Gguf, LoadError> {
-    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
     let file = File::open(path).map_err(unreadable)?;
     let info = file.metadata().map_err(unreadable)?;
     if !info.is_file() {
         let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
         return Err(unreadable(source));
     }
-    let mut reader = Reader { from: BufReader::with_capacity(1 << 16, file), at: 0, length: info.len() };
+    let mut reader = Reader {
+        from: BufReader::with_capacity(1 << 16, file),
+        at: 0,
+        length: info.len(),
+    };
     parse(&mut reader).map_err(|error| match error {
         Problem::Io(source) => unreadable(source),
-        Problem::Corrupt(reason) => LoadError::Corrupt { path: path.to_owned(), reason },
+        Problem::Corrupt(reason) => LoadError::Corrupt {
+            path: path.to_owned(),
+            reason,
+        },
     })
 }
 
@@ -140,17 +153,23 @@ impl<R: Read> Reader<R> {
     fn string(&mut self) -> Result<String, Problem> {
         let length = self.u64()?;
         if length > self.left() || length > STRING_BYTES_MAX {
-            return corrupt(format!("a string claims {length} bytes and {} are left", self.left()));
+            return corrupt(format!(
+                "a string claims {length} bytes and {} are left",
+                self.left()
+            ));
         }
         let mut buffer = vec![0; usize::try_from(length).unwrap_or(0)];
         self.fill(&mut buffer)?;
-        Ok(String::from_utf8(buffer).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+        Ok(String::from_utf8(buffer)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
 
     fn skip(&mut self, mut length: u64) -> Result<(), Problem> {
         let mut buffer = [0; 4096];
         while length > 0 {
-            let part = usize::try_from(length).unwrap_or(usize::MAX).min(buffer.len());
+            let part = usize::try_from(length)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
             self.fill(&mut buffer[..part])?;
             length -= part as u64;
         }
@@ -193,12 +212,19 @@ fn scalar<R: Read>(reader: &mut Reader<R>, kind: u32) -> Result<Value, Problem> 
 fn array<R: Read>(reader: &mut Reader<R>) -> Result<Value, Problem> {
     let kind = reader.u32()?;
     let length = reader.u64()?;
-    let element_bytes = if kind == TEXT { Some(8) } else { scalar_bytes(kind) };
+    let element_bytes = if kind == TEXT {
+        Some(8)
+    } else {
+        scalar_bytes(kind)
+    };
     let Some(element_bytes) = element_bytes else {
         return corrupt(format!("a metadata array has the unknown type {kind}"));
     };
     if length > reader.left() / element_bytes {
-        return corrupt(format!("a metadata array claims {length} elements and {} bytes are left", reader.left()));
+        return corrupt(format!(
+            "a metadata array claims {length} elements and {} bytes are left",
+            reader.left()
+        ));
     }
     let mut sum = 0_u64;
     match kind {
@@ -206,14 +232,19 @@ fn array<R: Read>(reader: &mut Reader<R>) -> Result<Value, Problem> {
             for _ in 0..length {
                 let bytes = reader.u64()?;
                 if bytes > reader.left() || bytes > STRING_BYTES_MAX {
-                    return corrupt(format!("a string claims {bytes} bytes and {} are left", reader.left()));
+                    return corrupt(format!(
+                        "a string claims {bytes} bytes and {} are left",
+                        reader.left()
+                    ));
                 }
                 reader.skip(bytes)?;
             }
         }
         4 | 5 => {
             for _ in 0..length {
-                sum = sum.saturating_add(u64::try_from(i32::from_le_bytes(reader.bytes()?)).unwrap_or(0));
+                sum = sum.saturating_add(
+                    u64::try_from(i32::from_le_bytes(reader.bytes()?)).unwrap_or(0),
+                );
             }
         }
         _ => reader.skip(length * element_bytes)?,
@@ -259,7 +290,9 @@ fn parse<R: Read>(reader: &mut Reader<R>) -> Result<Gguf, Problem> {
     }
     let version = reader.u32()?;
     if !(2..=3).contains(&version) {
-        return corrupt(format!("it has GGUF version {version}; versions 2 and 3 are known"));
+        return corrupt(format!(
+            "it has GGUF version {version}; versions 2 and 3 are known"
+        ));
     }
     let tensors = reader.u64()?;
     let pairs = reader.u64()?;
@@ -274,7 +307,11 @@ fn parse<R: Read>(reader: &mut Reader<R>) -> Result<Gguf, Problem> {
     for _ in 0..pairs {
         let key = reader.string()?;
         let kind = reader.u32()?;
-        let value = if kind == ARRAY { array(reader)? } else { scalar(reader, kind)? };
+        let value = if kind == ARRAY {
+            array(reader)?
+        } else {
+            scalar(reader, kind)?
+        };
         if gguf.metadata.insert(key.clone(), value).is_some() {
             return corrupt(format!("metadata key `{}` comes twice", key.escape_debug()));
         }
@@ -296,9 +333,15 @@ fn parse<R: Read>(reader: &mut Reader<R>) -> Result<Gguf, Problem> {
         let mut row = 1_u64;
         for dimension in 0..dimensions {
             let n = reader.u64()?;
-            elements = elements.checked_mul(n).filter(|n| *n <= ELEMENTS_MAX).unwrap_or(0);
+            elements = elements
+                .checked_mul(n)
+                .filter(|n| *n <= ELEMENTS_MAX)
+                .unwrap_or(0);
             if elements == 0 {
-                return corrupt(format!("tensor `{}` has an impossible size", name.escape_debug()));
+                return corrupt(format!(
+                    "tensor `{}` has an impossible size",
+                    name.escape_debug()
+                ));
             }
             if dimension == 0 {
                 row = n;
@@ -311,11 +354,19 @@ fn parse<R: Read>(reader: &mut Reader<R>) -> Result<Gguf, Problem> {
         }
         let bytes = match block(kind) {
             Some((block, bytes)) if row.is_multiple_of(block) => elements / block * bytes,
-            Some(_) => return corrupt(format!("tensor `{}` has a row of odd length", name.escape_debug())),
+            Some(_) => {
+                return corrupt(format!(
+                    "tensor `{}` has a row of odd length",
+                    name.escape_debug()
+                ));
+            }
             None => 0,
         };
         let Some(this_end) = offset.checked_add(bytes) else {
-            return corrupt(format!("tensor `{}` lies outside the file", name.escape_debug()));
+            return corrupt(format!(
+                "tensor `{}` lies outside the file",
+                name.escape_debug()
+            ));
         };
         end = end.max(this_end);
         if !names.insert(name) {
@@ -326,7 +377,10 @@ fn parse<R: Read>(reader: &mut Reader<R>) -> Result<Gguf, Problem> {
     match data.checked_add(end) {
         Some(needed) if needed <= reader.length => {}
         Some(needed) => {
-            return corrupt(format!("it has {} bytes and its tensors need {needed}", reader.length));
+            return corrupt(format!(
+                "it has {} bytes and its tensors need {needed}",
+                reader.length
+            ));
         }
         None => return corrupt("a tensor lies outside the file"),
     }
@@ -346,7 +400,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse_bytes(bytes: &[u8]) -> Result<Gguf, Problem> {
-        parse(&mut Reader { from: bytes, at: 0, length: bytes.len() as u64 })
+        parse(&mut Reader {
+            from: bytes,
+            at: 0,
+            length: bytes.len() as u64,
+        })
     }
 
     fn sample() -> Vec<u8> {
@@ -365,7 +423,10 @@ mod tests {
     fn every_shorter_file_is_refused() {
         let bytes = sample();
         for length in (0..bytes.len()).step_by(7).chain([bytes.len() - 1]) {
-            assert!(matches!(parse_bytes(&bytes[..length]), Err(Problem::Corrupt(_))), "{length}");
+            assert!(
+                matches!(parse_bytes(&bytes[..length]), Err(Problem::Corrupt(_))),
+                "{length}"
+            );
         }
     }
 
@@ -374,7 +435,10 @@ mod tests {
         for (at, what) in [(8, "tensors"), (16, "pairs"), (24, "string")] {
             let mut bytes = sample();
             bytes[at..at + 8].copy_from_slice(&(u64::MAX - 7).to_le_bytes());
-            assert!(matches!(parse_bytes(&bytes), Err(Problem::Corrupt(_))), "{what}");
+            assert!(
+                matches!(parse_bytes(&bytes), Err(Problem::Corrupt(_))),
+                "{what}"
+            );
         }
     }
 

@@ -54,7 +54,9 @@ impl Job {
             return invalid(format!("token {t} is outside the vocabulary of {n_vocab}"));
         }
         if let Some((t, _)) = self.sampling.logit_bias.iter().find(|(t, _)| !in_vocab(*t)) {
-            return invalid(format!("logit_bias names token {t}, outside the vocabulary of {n_vocab}"));
+            return invalid(format!(
+                "logit_bias names token {t}, outside the vocabulary of {n_vocab}"
+            ));
         }
         if self.max_tokens == Some(0) {
             return invalid("max_tokens must be at least 1".into());
@@ -117,7 +119,10 @@ impl Sampling {
     /// The likeliest token each time.
     #[must_use]
     pub fn greedy() -> Self {
-        Self { temperature: 0.0, ..Self::default() }
+        Self {
+            temperature: 0.0,
+            ..Self::default()
+        }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -136,7 +141,9 @@ impl Sampling {
         range("repetition_penalty", self.repetition_penalty, 0.01, 100.0)?;
         for (token, bias) in &self.logit_bias {
             if !bias.is_finite() {
-                return Err(format!("logit_bias of token {token} is not a finite number"));
+                return Err(format!(
+                    "logit_bias of token {token} is not a finite number"
+                ));
             }
         }
         Ok(())
@@ -154,7 +161,10 @@ impl TokenMask {
     /// A mask that allows nothing.
     #[must_use]
     pub fn new(n_vocab: usize) -> Self {
-        Self { words: vec![0; n_vocab.div_ceil(32)], n_vocab }
+        Self {
+            words: vec![0; n_vocab.div_ceil(32)],
+            n_vocab,
+        }
     }
 
     /// Number of tokens of the vocabulary.
@@ -190,7 +200,8 @@ impl TokenMask {
     /// Whether the token may come next.
     #[must_use]
     pub fn allows(&self, token: Token) -> bool {
-        self.place(token).is_some_and(|(word, bit)| self.words[word] & bit != 0)
+        self.place(token)
+            .is_some_and(|(word, bit)| self.words[word] & bit != 0)
     }
 
     /// The words: bit `t % 32` of word `t / 32` is token `t`. Bits past the vocabulary have no meaning.

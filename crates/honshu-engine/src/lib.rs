@@ -14,10 +14,12 @@ mod gguf;
 mod job;
 mod model;
 mod pool;
+mod sampler;
 mod scheduler;
 mod selftest;
 mod sys;
 mod template;
+mod text;
 mod workers;
 
 pub use backend::EngineBackend;
@@ -25,8 +27,8 @@ pub use constraint::{GRAMMAR_BYTES_MAX, Grammar, GrammarError, Grammars, MadeCon
 pub use error::{EngineError, LoadError, SubmitError};
 pub use events::JobEvents;
 pub use job::{
-    Constraint, FinishReason, Job, JobEvent, JobUsage, LOGPROBS_MAX, Sampling, Token, TokenLogprob, TokenMask,
-    TopLogprob,
+    Constraint, FinishReason, Job, JobEvent, JobUsage, LOGPROBS_MAX, Sampling, Token, TokenLogprob,
+    TokenMask, TopLogprob,
 };
 pub use model::{EngineStats, FlashAttention, KvLayout, LoadOptions, LoadedModel, ModelMeta};
 pub use pool::{EnginePool, ModelOptions, ModelState, ModelStatus, PoolOptions};

@@ -96,7 +96,10 @@ impl LoadOptions {
             if (low..=high).contains(&value) {
                 Ok(())
             } else {
-                Err(LoadError::Option { option, reason: format!("{value} is not within {low} to {high}") })
+                Err(LoadError::Option {
+                    option,
+                    reason: format!("{value} is not within {low} to {high}"),
+                })
             }
         };
         range("n_seq_max", self.n_seq_max.into(), 1, 64)?;
@@ -207,6 +210,8 @@ pub(crate) struct Shared {
     pub counters: Counters,
     /// Ends a running computation; set only to stop the engine or when no job of the step has a reader any more.
     pub abort: Arc<AtomicBool>,
+    /// The cancellation flags of the jobs in the step that is being computed.
+    pub step: Mutex<Vec<Arc<AtomicBool>>>,
 }
 
 impl Shared {
@@ -221,10 +226,24 @@ impl Shared {
         let started = Instant::now();
         while inbox.jobs.is_empty() && !inbox.stop && !inbox.nudged {
             match timeout {
-                None => inbox = self.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    inbox = self
+                        .changed
+                        .wait(inbox)
+                        .unwrap_or_else(PoisonError::into_inner)
+                }
                 Some(timeout) => {
-                    let Some(left) = timeout.checked_sub(started.elapsed()).filter(|d| !d.is_zero()) else { break };
-                    inbox = self.changed.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+                    let Some(left) = timeout
+                        .checked_sub(started.elapsed())
+                        .filter(|d| !d.is_zero())
+                    else {
+                        break;
+                    };
+                    inbox = self
+                        .changed
+                        .wait_timeout(inbox, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
                 }
             }
         }
@@ -232,7 +251,34 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Notes whose work the next computation is, so that it can be cut short when all of them have left.
+    pub(crate) fn begin_step(&self, flags: Vec<Arc<AtomicBool>>) {
+        *self.step.lock().unwrap_or_else(PoisonError::into_inner) = flags;
+    }
+
+    /// The computation is over.
+    pub(crate) fn end_step(&self) {
+        self.step
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        let stop = self.lock().stop;
+        self.abort.store(stop, Ordering::Relaxed);
+    }
+}
+
 impl Wake for Shared {
+    fn reader_left(&self) {
+        {
+            let step = self.step.lock().unwrap_or_else(PoisonError::into_inner);
+            if !step.is_empty() && step.iter().all(|gone| gone.load(Ordering::Acquire)) {
+                self.abort.store(true, Ordering::Relaxed);
+            }
+        }
+        self.wake();
+    }
+
     fn wake(&self) {
         self.lock().nudged = true;
         self.changed.notify_one();
@@ -255,7 +301,11 @@ impl Drop for Inner {
         self.shared.lock().stop = true;
         self.shared.abort.store(true, Ordering::Relaxed);
         self.shared.changed.notify_one();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -284,22 +334,41 @@ impl Vocabulary {
             control.push(model.is_control(token));
             end_of_generation.push(model.is_end_of_generation(token));
         }
-        Self { bytes, ends, control, end_of_generation }
+        Self {
+            bytes,
+            ends,
+            control,
+            end_of_generation,
+        }
     }
 
     pub(crate) fn bytes(&self, token: Token) -> &[u8] {
-        let Ok(t) = usize::try_from(token) else { return &[] };
-        let Some(end) = self.ends.get(t) else { return &[] };
+        let Ok(t) = usize::try_from(token) else {
+            return &[];
+        };
+        let Some(end) = self.ends.get(t) else {
+            return &[];
+        };
         let start = t.checked_sub(1).map_or(0, |t| self.ends[t]);
-        self.bytes.get(start as usize..*end as usize).unwrap_or_default()
+        self.bytes
+            .get(start as usize..*end as usize)
+            .unwrap_or_default()
     }
 
     pub(crate) fn is_control(&self, token: Token) -> bool {
-        usize::try_from(token).ok().and_then(|t| self.control.get(t)).copied().unwrap_or(false)
+        usize::try_from(token)
+            .ok()
+            .and_then(|t| self.control.get(t))
+            .copied()
+            .unwrap_or(false)
     }
 
     pub(crate) fn is_end_of_generation(&self, token: Token) -> bool {
-        usize::try_from(token).ok().and_then(|t| self.end_of_generation.get(t)).copied().unwrap_or(false)
+        usize::try_from(token)
+            .ok()
+            .and_then(|t| self.end_of_generation.get(t))
+            .copied()
+            .unwrap_or(false)
     }
 }
 
@@ -320,17 +389,28 @@ impl LoadedModel {
         let file = gguf::read(path)?;
         let n_ctx = estimate::n_ctx(&file, opts);
         let needed_bytes = estimate::bytes(&file, opts);
-        let available_bytes = opts.memory_max_bytes.unwrap_or_else(estimate::available_bytes);
+        let available_bytes = opts
+            .memory_max_bytes
+            .unwrap_or_else(estimate::available_bytes);
         if needed_bytes > available_bytes {
-            return Err(LoadError::DoesNotFit { needed_bytes, available_bytes });
+            return Err(LoadError::DoesNotFit {
+                needed_bytes,
+                available_bytes,
+            });
         }
         sys::init(opts.cpu_mode);
-        let params =
-            sys::ModelParams { gpu_layers: opts.gpu_layers, repack: opts.cpu_mode == CpuMode::Normal };
-        let model = sys::Model::load(path, &params).map_err(|reason| LoadError::Refused { reason })?;
+        let params = sys::ModelParams {
+            gpu_layers: opts.gpu_layers,
+            repack: opts.cpu_mode == CpuMode::Normal,
+        };
+        let model =
+            sys::Model::load(path, &params).map_err(|reason| LoadError::Refused { reason })?;
         if !model.is_decoder() {
             let reason = "it is not a text generation model".to_owned();
-            return Err(LoadError::Unsupported { path: path.to_owned(), reason });
+            return Err(LoadError::Unsupported {
+                path: path.to_owned(),
+                reason,
+            });
         }
         let model = Arc::new(model);
         let vocabulary = Arc::new(Vocabulary::read(&model));
@@ -342,7 +422,9 @@ impl LoadedModel {
             trained => trained.min(started.context.n_ctx_sequence()),
         };
         let text_of = |token: Option<Token>| {
-            token.map(|t| String::from_utf8_lossy(vocabulary.bytes(t)).into_owned()).unwrap_or_default()
+            token
+                .map(|t| String::from_utf8_lossy(vocabulary.bytes(t)).into_owned())
+                .unwrap_or_default()
         };
         let meta = ModelMeta {
             n_ctx_train: model.n_ctx_train(),
@@ -363,13 +445,22 @@ impl LoadedModel {
             changed: Condvar::new(),
             counters: Counters::default(),
             abort,
+            step: Mutex::default(),
         });
-        let engine =
-            Engine::new(started, Arc::clone(&model), Arc::clone(&vocabulary), Arc::clone(&shared), opts, limit);
+        let engine = Engine::new(
+            started,
+            Arc::clone(&model),
+            Arc::clone(&vocabulary),
+            Arc::clone(&shared),
+            opts,
+            limit,
+        );
         let thread = std::thread::Builder::new()
             .name("honshu-engine".to_owned())
             .spawn(move || engine.run())
-            .map_err(|source| LoadError::Refused { reason: format!("cannot start a thread: {source}") })?;
+            .map_err(|source| LoadError::Refused {
+                reason: format!("cannot start a thread: {source}"),
+            })?;
         let inner = Inner {
             shared,
             model,
@@ -380,7 +471,9 @@ impl LoadedModel {
             queue_max: opts.queue_max,
             thread: Mutex::new(Some(thread)),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Estimates the memory that [`Self::load`] would need, in bytes: weights, KV cache and work buffers. Reads only
@@ -405,8 +498,16 @@ impl LoadedModel {
     ///
     /// # Errors
     /// [`EngineError::Tokenize`].
-    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, EngineError> {
-        self.inner.model.tokenize(text, add_special, parse_special).map_err(EngineError::Tokenize)
+    pub fn tokenize(
+        &self,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<Token>, EngineError> {
+        self.inner
+            .model
+            .tokenize(text, add_special, parse_special)
+            .map_err(EngineError::Tokenize)
     }
 
     /// The tokenizer alone: unlike a clone of `self`, whoever holds it may be dropped on the engine's own thread.
@@ -448,7 +549,11 @@ impl LoadedModel {
         let prompt_tokens = u32::try_from(job.prompt.len()).unwrap_or(u32::MAX);
         if prompt_tokens >= inner.meta.n_ctx {
             let max_output = job.max_tokens.unwrap_or(0);
-            return Err(SubmitError::ContextLength { prompt_tokens, max_output, limit: inner.meta.n_ctx });
+            return Err(SubmitError::ContextLength {
+                prompt_tokens,
+                max_output,
+                limit: inner.meta.n_ctx,
+            });
         }
         let shared = Arc::clone(&inner.shared);
         let (sender, events) = events::channel(shared);
@@ -456,12 +561,19 @@ impl LoadedModel {
         if inbox.stop || inbox.stopped {
             return Err(SubmitError::Stopped);
         }
-        let running = usize::try_from(inner.shared.counters.running.load(Ordering::Relaxed)).unwrap_or(0);
+        let running =
+            usize::try_from(inner.shared.counters.running.load(Ordering::Relaxed)).unwrap_or(0);
         if inbox.waiting + running >= inner.places + inner.queue_max {
-            return Err(SubmitError::QueueFull { retry_after: inner.retry_after(inbox.waiting) });
+            return Err(SubmitError::QueueFull {
+                retry_after: inner.retry_after(inbox.waiting),
+            });
         }
         inbox.waiting += 1;
-        inbox.jobs.push(Submitted { job, events: sender, at: Instant::now() });
+        inbox.jobs.push(Submitted {
+            job,
+            events: sender,
+            at: Instant::now(),
+        });
         drop(inbox);
         inner.shared.changed.notify_one();
         Ok(events)
@@ -471,7 +583,8 @@ impl LoadedModel {
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         let counters = &self.inner.shared.counters;
-        let narrow = |value: &AtomicU64| u32::try_from(value.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let narrow =
+            |value: &AtomicU64| u32::try_from(value.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         EngineStats {
             running: narrow(&counters.running),
             queued: u32::try_from(self.inner.shared.lock().waiting).unwrap_or(u32::MAX),
@@ -502,6 +615,8 @@ pub(crate) fn retry_after(counters: &Counters, waiting: usize, places: usize) ->
 
 impl std::fmt::Debug for LoadedModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LoadedModel").field("meta", &self.inner.meta).finish_non_exhaustive()
+        f.debug_struct("LoadedModel")
+            .field("meta", &self.inner.meta)
+            .finish_non_exhaustive()
     }
 }

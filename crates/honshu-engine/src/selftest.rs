@@ -53,7 +53,9 @@ const CHILD_TIME_MAX: Duration = Duration::from_secs(30);
 /// # Errors
 /// [`SelfTestError::Spawn`] and [`SelfTestError::NoModeWorks`].
 pub fn run_self_test_child(exe: &Path, args: &[OsString]) -> Result<CpuMode, SelfTestError> {
-    let Err(outcome) = run_child(exe, args)? else { return Ok(CpuMode::Normal) };
+    let Err(outcome) = run_child(exe, args)? else {
+        return Ok(CpuMode::Normal);
+    };
     tracing::warn!(outcome, "the engine's self-test failed; trying safer code");
     let mut args = args.to_vec();
     args.push("--safe".into());
@@ -76,11 +78,15 @@ fn run_child(exe: &Path, args: &[OsString]) -> Result<Result<(), String>, SelfTe
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(Ok(())),
             Ok(Some(status)) => return Ok(Err(status.to_string())),
-            Ok(None) if started.elapsed() < CHILD_TIME_MAX => std::thread::sleep(Duration::from_millis(5)),
+            Ok(None) if started.elapsed() < CHILD_TIME_MAX => {
+                std::thread::sleep(Duration::from_millis(5))
+            }
             outcome => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Ok(Err(outcome.err().map_or_else(|| "it hung".to_owned(), |e| e.to_string())));
+                return Ok(Err(outcome
+                    .err()
+                    .map_or_else(|| "it hung".to_owned(), |e| e.to_string())));
             }
         }
     }
@@ -93,9 +99,13 @@ fn run_child(exe: &Path, args: &[OsString]) -> Result<Result<(), String>, SelfTe
 /// [`SelfTestError::Failed`] if the model does not load or the numbers are not finite or not reproducible.
 pub fn self_test(mode: CpuMode) -> Result<(), SelfTestError> {
     let failed = |what: String| SelfTestError::Failed(what);
-    let file = TempFile::write(&tiny_model(2)).map_err(|e| failed(format!("cannot write a temporary file: {e}")))?;
+    let file = TempFile::write(&tiny_model(2))
+        .map_err(|e| failed(format!("cannot write a temporary file: {e}")))?;
     sys::init(mode);
-    let params = sys::ModelParams { gpu_layers: 0, repack: mode == CpuMode::Normal };
+    let params = sys::ModelParams {
+        gpu_layers: 0,
+        repack: mode == CpuMode::Normal,
+    };
     let model = Arc::new(sys::Model::load(&file.path, &params).map_err(failed)?);
     for flash_attention in [false, true] {
         let first = decode(&model, flash_attention).map_err(failed)?;
@@ -121,16 +131,24 @@ fn decode(model: &Arc<sys::Model>, flash_attention: bool) -> Result<Vec<f32>, St
         flash_attention,
         unified: true,
     };
-    let mut context = sys::Context::new(Arc::clone(model), params, Arc::new(AtomicBool::new(false)))?;
+    let mut context =
+        sys::Context::new(Arc::clone(model), params, Arc::new(AtomicBool::new(false)))?;
     let mut batch = sys::Batch::default();
     let mut logits = Vec::new();
     let vocabulary = i32::try_from(TINY_VOCABULARY).unwrap_or(1);
     for position in 0..100 {
-        batch.push(0, position, i32::try_from(position * 7).unwrap_or(0) % vocabulary, position == 99);
+        batch.push(
+            0,
+            position,
+            i32::try_from(position * 7).unwrap_or(0) % vocabulary,
+            position == 99,
+        );
     }
     for position in 0..3_u32 {
         let row = batch.len() - 1;
-        context.decode(&mut batch).map_err(|e| format!("decoding failed: {e:?}"))?;
+        context
+            .decode(&mut batch)
+            .map_err(|e| format!("decoding failed: {e:?}"))?;
         logits.extend_from_slice(context.logits(row).ok_or("no logits")?);
         batch.clear();
         batch.push(1, position, 3, true);
@@ -152,7 +170,10 @@ impl TempFile {
             .map_or(0, |elapsed| elapsed.as_nanos());
         let name = format!("honshu-self-test-{}-{stamp}.gguf", std::process::id());
         let path = std::env::temp_dir().join(name);
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
         let file_guard = Self { path };
         file.write_all(bytes)?;
         Ok(file_guard)
@@ -285,12 +306,20 @@ mod tests {
     fn a_child_that_crashes_makes_the_mode_safe() {
         let shell = Path::new("/bin/sh");
         // `sh -c SCRIPT NAME [--safe]`: the script dies by a signal unless it was asked to be safe.
-        let script = |text: &str| ["-c".into(), text.into(), "child".into()].map(|s: String| OsString::from(s));
+        let script = |text: &str| {
+            ["-c".into(), text.into(), "child".into()].map(|s: String| OsString::from(s))
+        };
         let crash = script("[ \"$1\" = --safe ] || kill -ILL $$");
         assert_eq!(run_self_test_child(shell, &crash).unwrap(), CpuMode::Safe);
-        assert_eq!(run_self_test_child(shell, &script("exit 0")).unwrap(), CpuMode::Normal);
+        assert_eq!(
+            run_self_test_child(shell, &script("exit 0")).unwrap(),
+            CpuMode::Normal
+        );
         let error = run_self_test_child(shell, &script("kill -SEGV $$")).unwrap_err();
-        assert!(matches!(error, SelfTestError::NoModeWorks { .. }), "{error}");
+        assert!(
+            matches!(error, SelfTestError::NoModeWorks { .. }),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,16 +1,728 @@
-//! Being written.
-#![allow(missing_docs, dead_code, reason = "being written")]
-use crate::model::*;
-use crate::sys;
+//! The engine's thread: who runs, what a step computes, what stays in the KV cache.
+//!
+//! Each turn of the loop takes new jobs, admits those that fit, computes one batch (a token for every running answer,
+//! then chunks of prompts) and samples. It sleeps when there is nothing to compute. Prefixes are found by comparing
+//! with every sequence in the cache: there are at most a few dozen, so this costs less than keeping a tree would.
+
+mod active;
+mod budget;
+mod cells;
+mod queue;
+
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-pub(crate) struct Started { pub context: sys::Context, pub flash_attention: bool }
-pub(crate) fn start_context(model: &Arc<sys::Model>, opts: &LoadOptions, n_ctx: u32, abort: &Arc<AtomicBool>) -> Result<Started, String> {
-    let p = sys::ContextParams { n_ctx, n_seq_max: opts.n_seq_max, n_batch: opts.n_batch, n_outputs: opts.n_seq_max, threads: opts.threads(), flash_attention: false, unified: true };
-    Ok(Started { context: sys::Context::new(Arc::clone(model), p, Arc::clone(abort))?, flash_attention: false })
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use active::{Active, End};
+use budget::Budget;
+use cells::Cells;
+use queue::{Queue, Verdict};
+
+use crate::error::EngineError;
+use crate::job::{FinishReason, JobEvent, Token, TokenMask};
+use crate::model::{
+    FlashAttention, KvLayout, LoadOptions, Shared, Submitted, Vocabulary, retry_after,
+};
+use crate::sampler::Scratch;
+use crate::sys::{self, DecodeError};
+
+/// Cells that are kept free for the answer of a job that is admitted, in tokens.
+const OUTPUT_RESERVED: u32 = 64;
+/// Shorter prefixes are computed again, in tokens.
+const PREFIX_MIN: u32 = 16;
+/// A job waits for another's prompt if that saves at least so many tokens.
+const PREFIX_AWAITED_MIN: u32 = 32;
+/// Below this many rows the fused attention kernel takes its slow path, so prompt chunks should not be smaller.
+const FLASH_ROWS_MIN: u32 = 64;
+
+/// A context that is ready for the engine.
+pub(crate) struct Started {
+    pub context: sys::Context,
+    pub flash_attention: bool,
 }
-pub(crate) struct Engine { shared: Arc<Shared> }
+
+/// Makes the context. On a CPU the automatic choice is plain attention: the fused kernel is up to 40% faster for
+/// prompts, but two to four times slower for single tokens over long or shared contexts. On a GPU it is fused.
+pub(crate) fn start_context(
+    model: &Arc<sys::Model>,
+    opts: &LoadOptions,
+    n_ctx: u32,
+    abort: &Arc<AtomicBool>,
+) -> Result<Started, String> {
+    let gpu =
+        cfg!(any(feature = "cuda", feature = "vulkan", feature = "metal")) && opts.gpu_layers != 0;
+    let flash_attention = match opts.flash_attention {
+        FlashAttention::On => true,
+        FlashAttention::Off => false,
+        FlashAttention::Auto => gpu,
+    };
+    let params = sys::ContextParams {
+        n_ctx,
+        n_seq_max: opts.n_seq_max,
+        n_batch: opts.n_batch.min(n_ctx),
+        n_outputs: opts.n_seq_max,
+        threads: opts.threads(),
+        flash_attention,
+        unified: opts.kv_layout == KvLayout::Pool,
+    };
+    let context = sys::Context::new(Arc::clone(model), params, Arc::clone(abort))?;
+    Ok(Started {
+        context,
+        flash_attention,
+    })
+}
+
+enum Slot {
+    Empty,
+    /// Computed tokens that a later job may begin with.
+    Idle {
+        tokens: Vec<Token>,
+        salt: u64,
+        used: u64,
+    },
+    Running(Box<Active>),
+}
+
+/// A job's share of a batch.
+struct Share {
+    slot: usize,
+    tokens: u32,
+    /// Row with logits, if the batch holds all tokens of the job.
+    output: Option<usize>,
+}
+
+/// Everything the engine's thread owns.
+pub(crate) struct Engine {
+    context: sys::Context,
+    vocabulary: Arc<Vocabulary>,
+    shared: Arc<Shared>,
+    slots: Vec<Slot>,
+    cells: Cells,
+    queue: Queue,
+    /// Answers that lost their cells; they come back before anybody new.
+    preempted: Vec<Box<Active>>,
+    budget: Budget,
+    batch: sys::Batch,
+    scratch: Scratch,
+    mask: TokenMask,
+    places: usize,
+    limit: u32,
+    queue_deadline: Duration,
+    /// Whether a sequence can be cut and shared at any position.
+    shares_prefixes: bool,
+    pool: bool,
+    clock: u64,
+}
+
 impl Engine {
-    pub(crate) fn new(_s: Started, _m: Arc<sys::Model>, _v: Arc<Vocabulary>, shared: Arc<Shared>, _o: &LoadOptions, _l: u32) -> Self { Self { shared } }
-    pub(crate) fn run(self) { self.shared.lock().stopped = true; }
+    pub(crate) fn new(
+        started: Started,
+        model: Arc<sys::Model>,
+        vocabulary: Arc<Vocabulary>,
+        shared: Arc<Shared>,
+        opts: &LoadOptions,
+        limit: u32,
+    ) -> Self {
+        let context = started.context;
+        let pool = opts.kv_layout == KvLayout::Pool;
+        // In a pool sequences cost nothing, so idle prefixes get some of their own.
+        let sequences = if pool {
+            (opts.n_seq_max * 3).min(context.sequences())
+        } else {
+            opts.n_seq_max
+        };
+        let least = if started.flash_attention {
+            FLASH_ROWS_MIN
+        } else {
+            16
+        };
+        Self {
+            slots: (0..sequences).map(|_| Slot::Empty).collect(),
+            cells: Cells::new(sequences as usize),
+            queue: Queue::default(),
+            preempted: Vec::new(),
+            budget: Budget::new(opts.token_gap_target, least, context.n_batch()),
+            batch: sys::Batch::default(),
+            scratch: Scratch::default(),
+            mask: TokenMask::new(model.n_vocab()),
+            places: opts.n_seq_max as usize,
+            limit,
+            queue_deadline: opts.queue_deadline,
+            shares_prefixes: model.has_position_memory(),
+            pool,
+            clock: 0,
+            context,
+            vocabulary,
+            shared,
+        }
+    }
+
+    /// Runs until the last handle is dropped.
+    pub(crate) fn run(mut self) {
+        // A panic here would be a defect; readers must learn of the end all the same.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.serve()));
+        {
+            let mut inbox = self.shared.lock();
+            inbox.stopped = true;
+            let late = std::mem::take(&mut inbox.jobs);
+            inbox.waiting = 0;
+            drop(inbox);
+            late.into_iter().for_each(|job| self.queue.push(job));
+        }
+        for job in self.queue.drain() {
+            job.events.send(JobEvent::Failed(EngineError::Stopped));
+        }
+        for slot in &mut self.slots {
+            if let Slot::Running(active) = std::mem::replace(slot, Slot::Empty) {
+                active.end(End::Failed(EngineError::Stopped));
+            }
+        }
+        for active in self.preempted.drain(..) {
+            active.end(End::Failed(EngineError::Stopped));
+        }
+        self.shared.counters.running.store(0, Ordering::Relaxed);
+    }
+
+    fn serve(&mut self) {
+        loop {
+            let (jobs, stop) = {
+                let mut inbox = self.shared.lock();
+                inbox.nudged = false;
+                (std::mem::take(&mut inbox.jobs), inbox.stop)
+            };
+            if stop {
+                jobs.into_iter().for_each(|job| self.queue.push(job));
+                return;
+            }
+            jobs.into_iter().for_each(|job| self.queue.push(job));
+            self.sweep();
+            self.admit();
+            self.publish();
+            let shares = self.compose();
+            if shares.is_empty() {
+                let now = Instant::now();
+                let timeout = self
+                    .queue
+                    .next_deadline(self.queue_deadline)
+                    .map(|at| at.duration_since(now));
+                self.shared
+                    .sleep(timeout.map(|t| t.max(Duration::from_millis(1))));
+            } else {
+                self.compute(shares);
+            }
+        }
+    }
+
+    fn running(&self) -> impl Iterator<Item = (usize, &Active)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(index, slot)| match slot {
+                Slot::Running(active) => Some((index, &**active)),
+                _ => None,
+            })
+    }
+
+    fn publish(&self) {
+        let counters = &self.shared.counters;
+        let running = self.running().count() + self.preempted.len();
+        counters.running.store(running as u64, Ordering::Relaxed);
+        counters
+            .kv_cells_used
+            .store(self.cells.used().into(), Ordering::Relaxed);
+    }
+
+    fn left_queue(&self, jobs: usize) {
+        let mut inbox = self.shared.lock();
+        inbox.waiting = inbox.waiting.saturating_sub(jobs);
+    }
+
+    /// Lets go of jobs without a reader and of jobs that waited too long.
+    fn sweep(&mut self) {
+        for index in 0..self.slots.len() {
+            if matches!(&self.slots[index], Slot::Running(active) if active.events.is_cancelled()) {
+                self.release(index);
+            }
+        }
+        self.preempted
+            .retain(|active| !active.events.is_cancelled());
+        let now = Instant::now();
+        let gone = self.queue.sweep(now, self.queue_deadline);
+        if gone.is_empty() {
+            return;
+        }
+        self.left_queue(gone.len());
+        for job in gone {
+            let waited_ms =
+                u64::try_from(now.duration_since(job.at).as_millis()).unwrap_or(u64::MAX);
+            let retry_after = retry_after(&self.shared.counters, 1, self.places);
+            job.events
+                .send(JobEvent::Failed(EngineError::QueueDeadline {
+                    waited_ms,
+                    retry_after,
+                }));
+        }
+    }
+
+    /// Ends a running job's hold on its slot and keeps what it computed for others.
+    fn release(&mut self, index: usize) -> Option<Box<Active>> {
+        let Slot::Running(mut active) = std::mem::replace(&mut self.slots[index], Slot::Empty)
+        else {
+            return None;
+        };
+        let length = self.context.length(seq(index));
+        self.cells.set_length(index, length);
+        if self.shares_prefixes && length >= PREFIX_MIN {
+            let mut tokens = std::mem::take(&mut active.tokens);
+            tokens.truncate(length as usize);
+            self.clock += 1;
+            self.slots[index] = Slot::Idle {
+                tokens,
+                salt: active.salt,
+                used: self.clock,
+            };
+        } else {
+            self.empty(index);
+        }
+        Some(active)
+    }
+
+    fn empty(&mut self, index: usize) {
+        self.context.truncate(seq(index), 0);
+        self.cells.set_length(index, 0);
+        self.slots[index] = Slot::Empty;
+    }
+
+    fn finish(&mut self, index: usize, end: End) {
+        let keep = !matches!(end, End::Failed(EngineError::Decode { .. }));
+        let Some(active) = self.release(index) else {
+            return;
+        };
+        if !keep {
+            self.empty(index);
+        }
+        let took = u64::try_from(active.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mean = &self.shared.counters.job_ms_mean;
+        let old = mean.load(Ordering::Relaxed);
+        mean.store(
+            if old == 0 { took } else { (old * 7 + took) / 8 },
+            Ordering::Relaxed,
+        );
+        // Whoever reads the last event must find the place free.
+        self.publish();
+        active.end(end);
+    }
+
+    /// Gives free places to those whose turn it is.
+    fn admit(&mut self) {
+        while self.running().count() < self.places {
+            if let Some(active) = self.preempted.first() {
+                if self.running().next().is_some() && !self.fits(active.length() + active.reserve())
+                {
+                    return;
+                }
+                let active = self.preempted.remove(0);
+                self.place(active);
+                continue;
+            }
+            let mut queue = std::mem::take(&mut self.queue);
+            let anybody = self.running().next().is_some();
+            let taken = queue.pop(|job| {
+                if job.events.is_cancelled() {
+                    return Verdict::Later;
+                }
+                let (_, found) = self.best_prefix(&job.job.prompt, job.job.salt);
+                if self.promised_prefix(job) >= found + PREFIX_AWAITED_MIN {
+                    return Verdict::Later;
+                }
+                let prompt = u32::try_from(job.job.prompt.len()).unwrap_or(u32::MAX);
+                let output = job
+                    .job
+                    .max_tokens
+                    .unwrap_or(OUTPUT_RESERVED)
+                    .min(OUTPUT_RESERVED);
+                // A found prefix of a running job is shared; one of an idle job counts as new, for it may be evicted.
+                let shared = self.best_running_prefix(&job.job.prompt, job.job.salt);
+                if anybody && !self.fits(prompt - shared.min(prompt) + output) {
+                    Verdict::Stop
+                } else {
+                    Verdict::Take
+                }
+            });
+            self.queue = queue;
+            let Some(taken) = taken else { return };
+            self.left_queue(1);
+            self.clock += 1;
+            let active = Box::new(Active::new(taken, self.clock, self.limit));
+            self.place(active);
+        }
+    }
+
+    /// Whether a new job finds so many cells beside those that run, when all idle prefixes are evicted.
+    fn fits(&self, needed: u32) -> bool {
+        if !self.pool {
+            return true;
+        }
+        let held = self.cells.used_by(self.running().map(|(index, _)| index));
+        let promised: u32 = self
+            .running()
+            .map(|(index, active)| {
+                active.length() - self.context.length(seq(index)).min(active.length())
+                    + active.reserve()
+            })
+            .sum();
+        held.saturating_add(promised).saturating_add(needed) <= self.context.n_ctx()
+    }
+
+    fn computed(&self, index: usize) -> Option<(&[Token], u64)> {
+        match &self.slots[index] {
+            Slot::Empty => None,
+            Slot::Idle { tokens, salt, .. } => Some((tokens, *salt)),
+            Slot::Running(active) => {
+                let length = (self.context.length(seq(index)) as usize).min(active.tokens.len());
+                Some((&active.tokens[..length], active.salt))
+            }
+        }
+    }
+
+    /// The slot with the longest computed beginning of a prompt. The prompt's last token is always computed again,
+    /// because its logits are needed.
+    fn best_prefix(&self, prompt: &[Token], salt: u64) -> (usize, u32) {
+        let mut best = (0, 0);
+        if !self.shares_prefixes {
+            return best;
+        }
+        for index in 0..self.slots.len() {
+            let Some((tokens, of)) = self.computed(index) else {
+                continue;
+            };
+            let length = common(tokens, prompt)
+                .min(u32::try_from(prompt.len()).unwrap_or(0).saturating_sub(1));
+            if of == salt && length >= PREFIX_MIN && length > best.1 {
+                best = (index, length);
+            }
+        }
+        best
+    }
+
+    fn best_running_prefix(&self, prompt: &[Token], salt: u64) -> u32 {
+        let of = |(index, active): (usize, &Active)| {
+            let length = (self.context.length(seq(index)) as usize).min(active.tokens.len());
+            if active.salt == salt {
+                common(&active.tokens[..length], prompt)
+            } else {
+                0
+            }
+        };
+        if self.shares_prefixes {
+            self.running().map(of).max().unwrap_or(0)
+        } else {
+            0
+        }
+    }
+
+    /// How much of a job's prompt running jobs are about to compute.
+    fn promised_prefix(&self, job: &Submitted) -> u32 {
+        if !self.shares_prefixes {
+            return 0;
+        }
+        self.running()
+            .filter(|(index, active)| {
+                active.salt == job.job.salt
+                    && self.context.length(seq(*index)) + 1 < active.length()
+            })
+            .map(|(_, active)| common(&active.tokens, &job.job.prompt))
+            .max()
+            .unwrap_or(0)
+            .min(
+                u32::try_from(job.job.prompt.len())
+                    .unwrap_or(0)
+                    .saturating_sub(1),
+            )
+    }
+
+    /// Gives a job a slot that begins with as much of its prompt as is computed.
+    fn place(&mut self, mut active: Box<Active>) {
+        let (source, length) = self.best_prefix(&active.tokens, active.salt);
+        let idle_whole = matches!(&self.slots[source], Slot::Idle { tokens, .. } if tokens.len() == length as usize);
+        let index = if length > 0 && idle_whole {
+            // The prompt goes on where an idle sequence ended.
+            source
+        } else {
+            let keep = (length > 0).then_some(source);
+            let free = self.free_slot(keep);
+            let index = free.unwrap_or(source);
+            if free.is_some() && length > 0 && self.context.share(seq(source), seq(index), length) {
+                self.cells.share(source, index, length);
+            }
+            index
+        };
+        if let Slot::Idle { used, .. } = &mut self.slots[source] {
+            self.clock += 1;
+            *used = self.clock;
+        }
+        if self.context.length(seq(index)) > length {
+            self.context.truncate(seq(index), length);
+        }
+        let length = self.context.length(seq(index));
+        self.cells.set_length(index, length);
+        let counters = &self.shared.counters;
+        if length > 0 && !active.announced {
+            counters.prefix_hits.fetch_add(1, Ordering::Relaxed);
+            counters
+                .prompt_tokens_shared
+                .fetch_add(length.into(), Ordering::Relaxed);
+        }
+        active.announce(length);
+        self.slots[index] = Slot::Running(active);
+    }
+
+    /// An empty slot; if there is none, the least recently used idle one, emptied, but not `keep`. `None` only if
+    /// `keep` is the last that is not running.
+    fn free_slot(&mut self, keep: Option<usize>) -> Option<usize> {
+        if let Some(index) = self
+            .slots
+            .iter()
+            .position(|slot| matches!(slot, Slot::Empty))
+        {
+            return Some(index);
+        }
+        let index = self.oldest_idle(keep)?;
+        self.empty(index);
+        Some(index)
+    }
+
+    fn oldest_idle(&self, keep: Option<usize>) -> Option<usize> {
+        let idle = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter_map(|(index, slot)| match slot {
+                Slot::Idle { used, .. } if Some(index) != keep => Some((*used, index)),
+                _ => None,
+            });
+        idle.min().map(|(_, index)| index)
+    }
+
+    /// Fills the batch: one token for each running answer, then prompts, the shortest rest first but the oldest
+    /// always with at least half of the budget.
+    fn compose(&mut self) -> Vec<Share> {
+        loop {
+            self.batch.clear();
+            let mut shares = Vec::new();
+            let mut prompts = Vec::new();
+            for (index, active) in self.running() {
+                let rest = active
+                    .length()
+                    .saturating_sub(self.context.length(seq(index)));
+                if rest == 1 {
+                    if !active.events.must_pause() {
+                        shares.push(Share {
+                            slot: index,
+                            tokens: 1,
+                            output: None,
+                        });
+                    }
+                } else if rest > 1 {
+                    prompts.push((rest, active.order, index));
+                }
+            }
+            let most = self.context.n_batch()
+                - u32::try_from(shares.len())
+                    .unwrap_or(0)
+                    .min(self.context.n_batch() - 1);
+            let mut left = self.budget.tokens(!shares.is_empty()).min(most);
+            let oldest = prompts.iter().map(|(_, order, _)| *order).min();
+            let mut reserved = prompts
+                .iter()
+                .find(|(_, order, _)| Some(*order) == oldest)
+                .map_or(0, |(rest, _, _)| (*rest).min(left.div_ceil(2)));
+            prompts.sort_unstable();
+            for (rest, order, index) in prompts {
+                if Some(order) == oldest {
+                    reserved = 0;
+                }
+                let tokens = rest.min(left.saturating_sub(reserved));
+                if tokens > 0 {
+                    shares.push(Share {
+                        slot: index,
+                        tokens,
+                        output: None,
+                    });
+                    left -= tokens;
+                }
+            }
+            let needed: u32 = shares.iter().map(|share| share.tokens).sum();
+            if self.make_room(needed) {
+                for share in &mut shares {
+                    Self::fill(
+                        &mut self.batch,
+                        &self.slots[share.slot],
+                        share,
+                        self.context.length(seq(share.slot)),
+                    );
+                }
+                return shares;
+            }
+            if shares.is_empty() {
+                return shares;
+            }
+        }
+    }
+
+    fn fill(batch: &mut sys::Batch, slot: &Slot, share: &mut Share, from: u32) {
+        let Slot::Running(active) = slot else { return };
+        for position in from..from + share.tokens {
+            let last = position + 1 == active.length();
+            let row = batch.push(
+                seq(share.slot),
+                position,
+                active.tokens[position as usize],
+                last,
+            );
+            if last {
+                share.output = Some(row);
+            }
+        }
+    }
+
+    /// Evicts idle prefixes until so many cells are free, and if that is not enough one running job, which comes back
+    /// later; false then, as the batch must be composed anew.
+    fn make_room(&mut self, needed: u32) -> bool {
+        if !self.pool {
+            return true;
+        }
+        while self.cells.used() + needed > self.context.n_ctx() {
+            if let Some(index) = self.oldest_idle(None) {
+                self.empty(index);
+            } else {
+                return !self.preempt();
+            }
+        }
+        true
+    }
+
+    /// Takes the cells of the youngest running job. A lone job is never preempted: it fits, as submit has checked.
+    fn preempt(&mut self) -> bool {
+        if self.running().count() < 2 {
+            return false;
+        }
+        let Some((_, index)) = self
+            .running()
+            .map(|(index, active)| (active.order, index))
+            .max()
+        else {
+            return false;
+        };
+        if let Slot::Running(active) = std::mem::replace(&mut self.slots[index], Slot::Empty) {
+            self.shared
+                .counters
+                .preempted
+                .fetch_add(1, Ordering::Relaxed);
+            self.preempted.push(active);
+            self.preempted.sort_by_key(|active| active.order);
+        }
+        self.empty(index);
+        true
+    }
+
+    fn compute(&mut self, shares: Vec<Share>) {
+        let flags = shares
+            .iter()
+            .filter_map(|share| match &self.slots[share.slot] {
+                Slot::Running(active) => Some(active.events.cancelled()),
+                _ => None,
+            });
+        self.shared.begin_step(flags.collect());
+        let started = Instant::now();
+        let result = self.context.decode(&mut self.batch);
+        self.shared.end_step();
+        for share in &shares {
+            self.cells
+                .set_length(share.slot, self.context.length(seq(share.slot)));
+        }
+        let counters = &self.shared.counters;
+        counters.steps.fetch_add(1, Ordering::Relaxed);
+        match result {
+            Ok(()) => {}
+            // Either the engine stops or nobody waits for these jobs; the next turn finds out.
+            Err(DecodeError::Aborted) => return,
+            Err(DecodeError::NoRoom) => {
+                // The count of cells was wrong, or the cache cannot use its holes: make room and try again.
+                if let Some(index) = self.oldest_idle(None) {
+                    self.empty(index);
+                } else if !self.preempt() {
+                    self.fail(&shares, &EngineError::Decode { code: 1 });
+                }
+                return;
+            }
+            Err(DecodeError::Invalid(what)) => {
+                tracing::error!(what, "a batch was refused");
+                return self.fail(&shares, &EngineError::Invariant(what));
+            }
+            Err(DecodeError::Failed(code)) => {
+                tracing::error!(code, "llama_decode failed");
+                return self.fail(&shares, &EngineError::Decode { code });
+            }
+        }
+        let is_decode = |share: &&Share| share.tokens == 1 && share.output.is_some();
+        let decoded = u32::try_from(shares.iter().filter(is_decode).count()).unwrap_or(0);
+        let prompt_tokens = shares.iter().map(|s| s.tokens).sum::<u32>() - decoded;
+        self.budget.learn(started.elapsed(), prompt_tokens, decoded);
+        counters
+            .prompt_tokens_computed
+            .fetch_add(prompt_tokens.into(), Ordering::Relaxed);
+        let mut sampled = 0;
+        for share in shares {
+            let Some(row) = share.output else { continue };
+            let Slot::Running(active) = &mut self.slots[share.slot] else {
+                continue;
+            };
+            let end = match self.context.logits(row) {
+                Some(logits) => {
+                    active.step(logits, &self.vocabulary, &mut self.mask, &mut self.scratch)
+                }
+                None => Some(End::Failed(EngineError::Invariant("no logits for a row"))),
+            };
+            sampled += 1;
+            let full = active.length() >= self.limit;
+            if let Some(end) = end.or(full.then_some(End::Done(FinishReason::Length))) {
+                self.finish(share.slot, end);
+            }
+        }
+        self.shared
+            .counters
+            .tokens_decoded
+            .fetch_add(sampled, Ordering::Relaxed);
+    }
+
+    fn fail(&mut self, shares: &[Share], error: &EngineError) {
+        for share in shares {
+            self.finish(share.slot, End::Failed(error.clone()));
+            self.empty(share.slot);
+        }
+    }
+}
+
+/// A slot's index is its sequence id; there are at most 256.
+fn seq(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+/// Length of the common beginning.
+fn common(a: &[Token], b: &[Token]) -> u32 {
+    // Blocks first: comparing them is one call of memcmp.
+    const BLOCK: usize = 64;
+    let blocks = a
+        .chunks_exact(BLOCK)
+        .zip(b.chunks_exact(BLOCK))
+        .take_while(|(x, y)| x == y)
+        .count()
+        * BLOCK;
+    let rest = a[blocks..]
+        .iter()
+        .zip(&b[blocks..])
+        .take_while(|(x, y)| x == y)
+        .count();
+    u32::try_from(blocks + rest).unwrap_or(u32::MAX)
 }

@@ -65,7 +65,13 @@ impl Batch {
     }
 
     /// Adds a token and returns its row.
-    pub(crate) fn push(&mut self, sequence: u32, position: u32, token: Token, output: bool) -> usize {
+    pub(crate) fn push(
+        &mut self,
+        sequence: u32,
+        position: u32,
+        token: Token,
+        output: bool,
+    ) -> usize {
         self.token.push(token);
         self.position.push(i32::try_from(position).unwrap_or(-1));
         self.sequence.push(i32::try_from(sequence).unwrap_or(-1));
@@ -100,9 +106,21 @@ pub(crate) struct Context {
 unsafe impl Send for Context {}
 
 impl Context {
-    pub(crate) fn new(model: Arc<Model>, params: ContextParams, abort: Arc<AtomicBool>) -> Result<Self, String> {
-        let sequences = if params.unified { SEQUENCES_MAX } else { params.n_seq_max };
-        if params.n_seq_max == 0 || sequences > SEQUENCES_MAX || params.n_batch == 0 || params.n_ctx == 0 {
+    pub(crate) fn new(
+        model: Arc<Model>,
+        params: ContextParams,
+        abort: Arc<AtomicBool>,
+    ) -> Result<Self, String> {
+        let sequences = if params.unified {
+            SEQUENCES_MAX
+        } else {
+            params.n_seq_max
+        };
+        if params.n_seq_max == 0
+            || sequences > SEQUENCES_MAX
+            || params.n_batch == 0
+            || params.n_ctx == 0
+        {
             return Err("a size is zero or too large".to_owned());
         }
         super::take_last_error();
@@ -131,14 +149,23 @@ impl Context {
         // flag behind the callback's data lives as long as the context because the result holds its `Arc`. Errors are
         // caught inside and reported as null.
         let ptr = unsafe { ffi::llama_init_from_model(model.as_ptr(), raw) };
-        let refused = || super::take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned());
+        let refused =
+            || super::take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned());
         let ptr = NonNull::new(ptr).ok_or_else(refused)?;
         // SAFETY: `ptr` is a live context.
         let (memory, n_ctx, n_batch) = unsafe {
             let p = ptr.as_ptr();
-            (ffi::llama_get_memory(p), ffi::llama_n_ctx(p), ffi::llama_n_batch(p))
+            (
+                ffi::llama_get_memory(p),
+                ffi::llama_n_ctx(p),
+                ffi::llama_n_batch(p),
+            )
         };
-        let params = ContextParams { n_ctx, n_batch, ..params };
+        let params = ContextParams {
+            n_ctx,
+            n_batch,
+            ..params
+        };
         let context = Self {
             ptr,
             memory,
@@ -161,7 +188,11 @@ impl Context {
 
     /// Cells that one sequence can use.
     pub(crate) fn n_ctx_sequence(&self) -> u32 {
-        if self.params.unified { self.params.n_ctx } else { self.params.n_ctx / self.params.n_seq_max }
+        if self.params.unified {
+            self.params.n_ctx
+        } else {
+            self.params.n_ctx / self.params.n_seq_max
+        }
     }
 
     pub(crate) fn n_batch(&self) -> u32 {
@@ -200,7 +231,10 @@ impl Context {
         match code {
             0 => {
                 for sequence in &batch.sequence {
-                    if let Some(length) = usize::try_from(*sequence).ok().and_then(|s| self.lengths.get_mut(s)) {
+                    if let Some(length) = usize::try_from(*sequence)
+                        .ok()
+                        .and_then(|s| self.lengths.get_mut(s))
+                    {
                         *length += 1;
                     }
                 }
@@ -211,7 +245,11 @@ impl Context {
             -1 => Err(DecodeError::Invalid("llama.cpp refused the batch")),
             code => {
                 self.read_lengths();
-                Err(if code == 2 { DecodeError::Aborted } else { DecodeError::Failed(code) })
+                Err(if code == 2 {
+                    DecodeError::Aborted
+                } else {
+                    DecodeError::Failed(code)
+                })
             }
         }
     }
@@ -231,10 +269,14 @@ impl Context {
         let n_vocab = self.model.n_vocab();
         let mut lengths = self.lengths.clone();
         for row in 0..batch.len() {
-            if usize::try_from(batch.token[row]).is_ok_and(|t| t >= n_vocab) || batch.token[row] < 0 {
+            if usize::try_from(batch.token[row]).is_ok_and(|t| t >= n_vocab) || batch.token[row] < 0
+            {
                 return invalid("a token is outside the vocabulary");
             }
-            let Some(length) = usize::try_from(batch.sequence[row]).ok().and_then(|s| lengths.get_mut(s)) else {
+            let Some(length) = usize::try_from(batch.sequence[row])
+                .ok()
+                .and_then(|s| lengths.get_mut(s))
+            else {
                 return invalid("a sequence id is out of range");
             };
             if u32::try_from(batch.position[row]) != Ok(*length) {
@@ -251,8 +293,9 @@ impl Context {
     fn read_lengths(&mut self) {
         for (sequence, length) in self.lengths.iter_mut().enumerate() {
             // SAFETY: the memory belongs to the live context and the sequence id is in range.
-            let last =
-                unsafe { ffi::llama_memory_seq_pos_max(self.memory, i32::try_from(sequence).unwrap_or(0)) };
+            let last = unsafe {
+                ffi::llama_memory_seq_pos_max(self.memory, i32::try_from(sequence).unwrap_or(0))
+            };
             *length = u32::try_from(last + 1).unwrap_or(0);
         }
     }
@@ -263,7 +306,8 @@ impl Context {
             return None;
         }
         // SAFETY: the context is live and the row of the last batch was marked as an output.
-        let data = unsafe { ffi::llama_get_logits_ith(self.ptr.as_ptr(), i32::try_from(row).ok()?) };
+        let data =
+            unsafe { ffi::llama_get_logits_ith(self.ptr.as_ptr(), i32::try_from(row).ok()?) };
         let data = NonNull::new(data)?;
         // SAFETY: a row holds `n_vocab` floats that stay valid and unshared until the next decode, which needs
         // `&mut self` as this borrow does.
@@ -278,7 +322,9 @@ impl Context {
     /// Cuts a sequence back to its first `length` tokens. Returns false, and removes the whole sequence, if the model
     /// cannot cut in the middle.
     pub(crate) fn truncate(&mut self, sequence: u32, length: u32) -> bool {
-        let Some(current) = self.lengths.get_mut(sequence as usize) else { return false };
+        let Some(current) = self.lengths.get_mut(sequence as usize) else {
+            return false;
+        };
         if length >= *current {
             return true;
         }
@@ -306,12 +352,23 @@ impl Context {
         if self.length(to) != 0 || self.length(from) < length || length == 0 {
             return false;
         }
-        let (src, dst) = (i32::try_from(from).unwrap_or(0), i32::try_from(to).unwrap_or(0));
-        let end = if self.params.unified { i32::try_from(length).unwrap_or(0) } else { -1 };
+        let (src, dst) = (
+            i32::try_from(from).unwrap_or(0),
+            i32::try_from(to).unwrap_or(0),
+        );
+        let end = if self.params.unified {
+            i32::try_from(length).unwrap_or(0)
+        } else {
+            -1
+        };
         // SAFETY: the memory belongs to the live context, both sequence ids are in range and differ, and a range is
         // only named in unified memory, as streams can only be copied whole.
         unsafe { ffi::llama_memory_seq_cp(self.memory, src, dst, -1, end) };
-        let copied = if self.params.unified { length } else { self.length(from) };
+        let copied = if self.params.unified {
+            length
+        } else {
+            self.length(from)
+        };
         self.lengths[to as usize] = copied;
         self.truncate(to, length)
     }

@@ -2,7 +2,10 @@
 //!
 //! llama.cpp answers a broken precondition with an assertion that ends the process. So every function here checks
 //! its preconditions first and returns an error; nothing outside this module may hold one of its pointers.
-#![expect(unsafe_code, reason = "llama.cpp has a C interface; every block states why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "llama.cpp has a C interface; every block states why it is sound"
+)]
 
 mod context;
 mod model;
@@ -47,7 +50,9 @@ unsafe fn load_backends(_mode: CpuMode) {}
 /// left them. The safe mode takes the plain x86-64 variant instead of the best one.
 #[cfg(feature = "portable")]
 unsafe fn load_backends(mode: CpuMode) {
-    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(|dir| dir.join("backends")));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(|dir| dir.join("backends")));
     let dir = std::env::var_os("HONSHU_BACKENDS_DIR")
         .map(std::path::PathBuf::from)
         .or_else(|| beside.filter(|dir| dir.is_dir()))
@@ -56,7 +61,11 @@ unsafe fn load_backends(mode: CpuMode) {
         tracing::error!("no folder with CPU backends; set HONSHU_BACKENDS_DIR");
         return;
     };
-    let safe = ["libggml-cpu-haswell.so", "libggml-cpu-x64.so", "libggml-cpu-armv8.0_1.so"];
+    let safe = [
+        "libggml-cpu-haswell.so",
+        "libggml-cpu-x64.so",
+        "libggml-cpu-armv8.0_1.so",
+    ];
     if mode == CpuMode::Safe {
         for name in safe {
             if let Some(path) = c_path(&dir.join(name)).filter(|_| dir.join(name).is_file()) {
@@ -109,7 +118,9 @@ unsafe extern "C" fn log_line(level: ffi::ggml_log_level, text: *const c_char, _
                     }
                 });
             }
-            ffi::GGML_LOG_LEVEL_WARN => tracing::debug!(target: "honshu_engine::llama", level = "warn", "{line}"),
+            ffi::GGML_LOG_LEVEL_WARN => {
+                tracing::debug!(target: "honshu_engine::llama", level = "warn", "{line}")
+            }
             _ => tracing::trace!(target: "honshu_engine::llama", "{line}"),
         }
     });

@@ -42,7 +42,8 @@ impl Model {
         // SAFETY: the path is NUL-terminated and outlives the call; `raw` comes from the library's defaults and its
         // pointers are null. Loading errors are caught inside and reported as null.
         let ptr = unsafe { ffi::llama_model_load_from_file(c_path.as_ptr(), raw) };
-        let refused = || super::take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned());
+        let refused =
+            || super::take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned());
         let ptr = NonNull::new(ptr).ok_or_else(refused)?;
         // SAFETY: `ptr` is a live model; the vocabulary belongs to it and lives as long.
         let vocab = unsafe { ffi::llama_model_get_vocab(ptr.as_ptr()) };
@@ -53,7 +54,11 @@ impl Model {
         };
         // SAFETY: `vocab` belongs to the live model.
         let n_vocab = unsafe { ffi::llama_vocab_n_tokens(vocab.as_ptr()) };
-        let model = Self { ptr, vocab, n_vocab: usize::try_from(n_vocab).unwrap_or(0) };
+        let model = Self {
+            ptr,
+            vocab,
+            n_vocab: usize::try_from(n_vocab).unwrap_or(0),
+        };
         if model.n_vocab == 0 {
             return Err("the vocabulary is empty".to_owned());
         }
@@ -135,7 +140,11 @@ impl Model {
             return None;
         }
         // SAFETY: a non-null answer is a NUL-terminated string that lives as long as the model.
-        Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+        Some(
+            unsafe { CStr::from_ptr(text) }
+                .to_string_lossy()
+                .into_owned(),
+        )
     }
 
     /// The token that begins a text, if the vocabulary has one.
@@ -164,7 +173,10 @@ impl Model {
         }
         // SAFETY: `vocab` belongs to the live model and the token is inside it.
         let attr = unsafe { ffi::llama_vocab_get_attr(self.vocab.as_ptr(), token) };
-        attr & (ffi::LLAMA_TOKEN_ATTR_CONTROL | ffi::LLAMA_TOKEN_ATTR_UNKNOWN | ffi::LLAMA_TOKEN_ATTR_UNUSED) != 0
+        attr & (ffi::LLAMA_TOKEN_ATTR_CONTROL
+            | ffi::LLAMA_TOKEN_ATTR_UNKNOWN
+            | ffi::LLAMA_TOKEN_ATTR_UNUSED)
+            != 0
     }
 
     /// Whether there is text behind the token ids; a model for tests may have none.
@@ -219,7 +231,8 @@ impl Model {
         if !self.has_text() {
             return Err("the model has no tokenizer".to_owned());
         }
-        let length = i32::try_from(text.len()).map_err(|_| "the text is longer than 2 GiB".to_owned())?;
+        let length =
+            i32::try_from(text.len()).map_err(|_| "the text is longer than 2 GiB".to_owned())?;
         let mut tokens: Vec<Token> = vec![0; text.len() / 3 + 16];
         for _ in 0..2 {
             let room = i32::try_from(tokens.len()).unwrap_or(i32::MAX);
