@@ -10,10 +10,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::io::FramingError;
 use super::limits::EdgeLimits;
+use super::reply::Refusal;
 
 /// Why a body did not arrive.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EdgeBodyError {
     /// It is larger than it may be.
     #[error("body is larger than {limit} bytes")]
@@ -24,9 +27,29 @@ pub enum EdgeBodyError {
     /// It stopped coming, or came too slowly.
     #[error("body arrived too slowly")]
     TooSlow,
-    /// It broke off, or its framing is wrong.
+    /// Its framing is wrong.
+    #[error("body is malformed: {0}")]
+    Malformed(Refusal),
+    /// It broke off.
     #[error("body broke off: {0}")]
     Cut(#[source] hyper::Error),
+}
+
+impl EdgeBodyError {
+    fn from_hyper(error: hyper::Error) -> Self {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(cause) = source {
+            if let Some(FramingError(refusal)) = cause
+                .downcast_ref::<std::io::Error>()
+                .and_then(std::io::Error::get_ref)
+                .and_then(|inner| inner.downcast_ref())
+            {
+                return Self::Malformed(*refusal);
+            }
+            source = cause.source();
+        }
+        Self::Cut(error)
+    }
 }
 
 /// The body of a request. An error ends it; the connection is closed after the answer.
@@ -58,11 +81,15 @@ impl EdgeBody {
         }
     }
 
+    /// Sets another limit of size, in bytes, for a route that takes more or less.
+    pub fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
     /// When the body has to have brought its next bytes: the earlier of silence and mean rate.
     fn deadline(&self) -> Instant {
-        let by_rate = self.started
-            + self.grace
-            + Duration::from_secs(self.received / self.rate_min);
+        let by_rate =
+            self.started + self.grace + Duration::from_secs(self.received / self.rate_min);
         by_rate.min(Instant::now() + self.idle_timeout)
     }
 
@@ -101,7 +128,7 @@ impl Body for EdgeBody {
                 this.timer = None;
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => this.fail(EdgeBodyError::Cut(error)),
+            Poll::Ready(Some(Err(error))) => this.fail(EdgeBodyError::from_hyper(error)),
             Poll::Ready(None) => {
                 this.ended = true;
                 Poll::Ready(None)

@@ -70,6 +70,9 @@ pub struct EdgeLimits {
     pub http2_ping_interval: Duration,
     /// Time to answer that question.
     pub http2_ping_timeout: Duration,
+    /// Silence of a TCP connection after which the kernel asks whether the peer is
+    /// there; four more questions follow, a quarter as long apart.
+    pub tcp_keepalive: Duration,
     /// How often certificate files are looked at.
     pub tls_poll_interval: Duration,
     /// How long running requests may go on after a drain began.
@@ -107,6 +110,7 @@ impl Default for EdgeLimits {
             http2_window_updates_per_second: 20_000,
             http2_ping_interval: Duration::from_secs(30),
             http2_ping_timeout: Duration::from_secs(10),
+            tcp_keepalive: Duration::from_secs(60),
             tls_poll_interval: Duration::from_secs(3),
             drain_timeout: Duration::from_secs(30),
             linger_timeout: Duration::from_secs(1),

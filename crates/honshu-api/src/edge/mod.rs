@@ -16,9 +16,11 @@
 //! request has exactly one valid `Host` header, in every version of HTTP.
 
 mod body;
+mod exchange;
 mod gate;
 mod io;
 mod limits;
+mod meter;
 mod reply;
 mod serve;
 mod service;

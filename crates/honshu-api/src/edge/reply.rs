@@ -33,6 +33,18 @@ impl Refusal {
         }
     }
 
+    pub(super) const NO_HOST: Self = Self::bad("the `Host` header is missing");
+    pub(super) const TWO_HOSTS: Self = Self::bad("there is more than one `Host` header");
+    pub(super) const BAD_HOST: Self = Self::bad("the `Host` header is not valid");
+    pub(super) const HOST_DIFFERS: Self =
+        Self::bad("the `Host` header differs from the request target");
+    pub(super) const FIELD_NAME: Self =
+        Self::bad("a header name has a character that is not allowed");
+    pub(super) const CONNECT: Self = Self::new(
+        501,
+        "NotImplemented",
+        "CONNECT is not supported, this is not a proxy",
+    );
     pub(super) const HEAD_TIMEOUT: Self =
         Self::new(408, "RequestTimeout", "the request head took too long");
     pub(super) const URI_TOO_LONG: Self =
@@ -78,10 +90,7 @@ impl Refusal {
 
     fn json(&self) -> String {
         // Codes and messages are constants without quotes or backslashes.
-        format!(
-            r#"{{"code":"{}","message":"{}"}}"#,
-            self.code, self.message
-        )
+        format!(r#"{{"code":"{}","message":"{}"}}"#, self.code, self.message)
     }
 
     /// The whole answer as bytes of HTTP/1.1, for when no parser is there to

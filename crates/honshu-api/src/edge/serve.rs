@@ -12,10 +12,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::io::GateIo;
+use super::exchange::Exchange;
+use super::io::EdgeIo;
 use super::limits::EdgeLimits;
 use super::reply::Refusal;
-use super::service::{Exchange, Guarded, ListenerTag, RequestInfo};
+use super::service::{Guarded, ListenerTag, RequestInfo};
 use super::tls::Tls;
 
 /// How a connection over HTTP/2 begins (RFC 9113, 3.4).
@@ -23,6 +24,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Pause after a failed accept, such as when no file is left: trying at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Time for the last frames of an HTTP/2 connection that has no stream.
+const GOAWAY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A socket that is bound, with its name and certificates.
 #[derive(Debug)]
@@ -158,8 +162,8 @@ async fn connection(
     info: RequestInfo,
     shared: &Shared,
 ) {
-    let _ = socket.set_nodelay(true);
     let limits = &shared.limits;
+    tune(&socket, limits);
     // The first byte, and for clear text the choice of protocol, before any parser holds memory for it.
     let mut start = [0_u8; HTTP2_PREFACE.len()];
     let peeked = tokio::select! {
@@ -209,6 +213,12 @@ where
         exchange: Arc::clone(&exchange),
     };
     if http2 {
+        let io = EdgeIo::http2(
+            stream,
+            Arc::clone(limits),
+            Arc::clone(&exchange),
+            HTTP2_PREFACE.len(),
+        );
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -221,28 +231,68 @@ where
             .max_local_error_reset_streams(limits.http2_local_resets_max)
             .keep_alive_interval(limits.http2_ping_interval)
             .keep_alive_timeout(limits.http2_ping_timeout);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(connection);
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = shared.drain.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        let _ = connection.await;
-    } else {
-        let io = GateIo::new(stream, Arc::clone(limits), exchange);
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            // Heads come whole out of the gate, which keeps their deadline.
-            .header_read_timeout(None)
-            .max_headers(limits.header_fields_max)
-            .max_buf_size(limits.http1_buffer_bytes_max);
         let connection = builder.serve_connection(TokioIo::new(io), service);
         tokio::pin!(connection);
         tokio::select! {
             _ = connection.as_mut() => return,
+            () = unused(&exchange, limits) => {
+                connection.as_mut().graceful_shutdown();
+                let _ = timeout(GOAWAY_TIMEOUT, connection).await;
+                return;
+            }
             () = shared.drain.cancelled() => connection.as_mut().graceful_shutdown(),
         }
+        if exchange.under_way() == 0 {
+            let _ = timeout(GOAWAY_TIMEOUT, connection).await;
+        } else {
+            let _ = connection.await;
+        }
+    } else {
+        let io = EdgeIo::http1(stream, Arc::clone(limits), Arc::clone(&exchange));
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        // Heads come whole out of the gate, which counts fields and keeps deadlines.
+        builder.max_buf_size(limits.http1_buffer_bytes_max);
+        let connection = builder.serve_connection(TokioIo::new(io), service);
+        tokio::pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = shared.drain.cancelled() => {}
+        }
+        // A connection that is between requests, or in a head, has nothing to lose.
+        if exchange.is_idle() {
+            return;
+        }
+        connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
+}
+
+/// Returns when an HTTP/2 connection had no request for the idle timeout, or none
+/// at all for the time of a head. Over HTTP/1 the gate keeps these clocks.
+async fn unused(exchange: &Exchange, limits: &EdgeLimits) {
+    let mut seen = 0;
+    let mut pause = limits.header_timeout;
+    loop {
+        tokio::time::sleep(pause).await;
+        let requests = exchange.requests();
+        if exchange.under_way() == 0 && requests == seen {
+            return;
+        }
+        seen = requests;
+        pause = limits.keep_alive_idle_timeout;
+    }
+}
+
+/// Keeps what lies in the kernel for a slow reader small, and finds peers that
+/// vanished without a word.
+fn tune(socket: &TcpStream, limits: &EdgeLimits) {
+    let _ = socket.set_nodelay(true);
+    let socket = socket2::SockRef::from(socket);
+    let _ = socket.set_tcp_keepalive(
+        &socket2::TcpKeepalive::new()
+            .with_time(limits.tcp_keepalive)
+            .with_interval(limits.tcp_keepalive / 4),
+    );
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket.set_tcp_notsent_lowat(limits.unsent_bytes_max);
 }

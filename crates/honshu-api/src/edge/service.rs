@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use axum::Router;
@@ -15,13 +14,14 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::task::AtomicWaker;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Method, Request, Version, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tower::Service;
 
 use super::body::EdgeBody;
+use super::exchange::{Exchange, UnderWay};
+use super::gate::{is_field_name, is_valid_host};
 use super::limits::EdgeLimits;
 use super::reply::Refusal;
 
@@ -36,43 +36,6 @@ pub struct RequestInfo {
     pub listener: ListenerTag,
     /// The other end of the connection.
     pub peer: SocketAddr,
-}
-
-/// Whether a connection is answering a request.
-#[derive(Debug, Default)]
-pub(super) struct Exchange {
-    under_way: AtomicUsize,
-    waker: AtomicWaker,
-}
-
-impl Exchange {
-    /// Whether an answer is under way. If so, `cx` is woken when it is done.
-    pub(super) fn is_answering(&self, cx: &Context<'_>) -> bool {
-        if self.under_way.load(Ordering::Acquire) == 0 {
-            return false;
-        }
-        self.waker.register(cx.waker());
-        self.under_way.load(Ordering::Acquire) > 0
-    }
-}
-
-/// Counts an answer as under way until it is dropped.
-#[derive(Debug)]
-struct UnderWay(Arc<Exchange>);
-
-impl UnderWay {
-    fn begin(exchange: &Arc<Exchange>) -> Self {
-        exchange.under_way.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(exchange))
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        if self.0.under_way.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.waker.wake();
-        }
-    }
 }
 
 /// The body of an answer.
@@ -121,7 +84,7 @@ impl hyper::service::Service<Request<Incoming>> for Guarded {
     fn call(&self, request: Request<Incoming>) -> Answer {
         let under_way = UnderWay::begin(&self.exchange);
         let (mut parts, body) = request.into_parts();
-        let refusal = prepare(&mut parts);
+        let refusal = prepare(&mut parts, &self.limits).err();
         parts.extensions.insert(self.info.clone());
         let mut router = self.router.clone();
         let body = EdgeBody::new(body, &self.limits);
@@ -147,17 +110,63 @@ impl hyper::service::Service<Request<Incoming>> for Guarded {
     }
 }
 
-/// Leaves one host header, the authority of the target where there is one, and refuses encoded bodies.
-fn prepare(parts: &mut http::request::Parts) -> Option<Refusal> {
-    if let Some(authority) = parts.uri.authority() {
-        // The target's authority wins over the header (RFC 9112, 3.2.2; RFC 9113, 8.3.1).
-        let host = HeaderValue::from_str(authority.as_str()).ok()?;
-        parts.headers.insert(header::HOST, host);
+/// Refuses encoded bodies, and does for HTTP/2 what the gate does for HTTP/1.
+fn prepare(parts: &mut http::request::Parts, limits: &EdgeLimits) -> Result<(), Refusal> {
+    if parts.version == Version::HTTP_2 {
+        check_http2(parts, limits)?;
     }
-    let encoded = parts
+    let is_encoded = parts
         .headers
         .get_all(header::CONTENT_ENCODING)
         .iter()
         .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    encoded.then_some(Refusal::ENCODED_BODY)
+    if is_encoded {
+        return Err(Refusal::ENCODED_BODY);
+    }
+    Ok(())
+}
+
+/// The limits of a head, and exactly one host, which is the authority (RFC 9113,
+/// section 8.3.1). The size of the whole head is bounded by the library.
+fn check_http2(parts: &mut http::request::Parts, limits: &EdgeLimits) -> Result<(), Refusal> {
+    if parts.method == Method::CONNECT {
+        return Err(Refusal::CONNECT);
+    }
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if target > limits.uri_bytes_max {
+        return Err(Refusal::URI_TOO_LONG);
+    }
+    if parts.headers.len() > limits.header_fields_max {
+        return Err(Refusal::HEAD_TOO_LARGE);
+    }
+    if !parts
+        .headers
+        .keys()
+        .all(|name| is_field_name(name.as_str().as_bytes()))
+    {
+        return Err(Refusal::FIELD_NAME);
+    }
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+    let name = match (authority, host) {
+        _ if second.is_some() => return Err(Refusal::TWO_HOSTS),
+        (None, None) => return Err(Refusal::NO_HOST),
+        (Some(authority), Some(host))
+            if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) =>
+        {
+            return Err(Refusal::HOST_DIFFERS);
+        }
+        (Some(authority), _) => authority.as_bytes(),
+        (None, Some(host)) => host.as_bytes(),
+    };
+    if !is_valid_host(name) {
+        return Err(Refusal::BAD_HOST);
+    }
+    let name = HeaderValue::from_bytes(name).map_err(|_| Refusal::BAD_HOST)?;
+    parts.headers.insert(header::HOST, name);
+    Ok(())
 }

@@ -66,12 +66,11 @@ impl Tls {
     /// [`TlsError`] when they cannot be used.
     pub fn open(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let resolver = Arc::new(Resolver(ArcSwap::from_pointee(load(certificate, key)?)));
-        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(
-            aws_lc_rs::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>);
+        let mut config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             certificate: certificate.to_owned(),

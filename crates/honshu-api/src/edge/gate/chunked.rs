@@ -148,8 +148,8 @@ impl Chunked {
         if self.line.is_empty() {
             return Ok(true);
         }
-        let colon = memchr::memchr(b':', &self.line)
-            .ok_or(Refusal::bad("a trailer field has no colon"))?;
+        let colon =
+            memchr::memchr(b':', &self.line).ok_or(Refusal::bad("a trailer field has no colon"))?;
         let name = &self.line[..colon];
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) || has_control(&self.line) {
             return Err(Refusal::bad("a trailer field is malformed"));

@@ -129,11 +129,7 @@ impl HeadScan {
             _ => return Err(malformed),
         }
         if method == b"CONNECT" {
-            return Err(Refusal::new(
-                501,
-                "NotImplemented",
-                "CONNECT is not supported, this is not a proxy",
-            ));
+            return Err(Refusal::CONNECT);
         }
         if !target.iter().all(|b| is_target_byte(*b)) {
             return Err(Refusal::bad(
@@ -154,7 +150,9 @@ impl HeadScan {
                 let after = &target[scheme.len()..];
                 let end = memchr::memchr2(b'/', b'?', after).unwrap_or(after.len());
                 if !is_valid_host(&after[..end]) {
-                    return Err(Refusal::bad("the authority of the request target is malformed"));
+                    return Err(Refusal::bad(
+                        "the authority of the request target is malformed",
+                    ));
                 }
                 let from = start + method_end + 1 + scheme.len();
                 self.target_authority = Some(from..from + end);
@@ -174,20 +172,18 @@ impl HeadScan {
         let colon =
             memchr::memchr(b':', line).ok_or(Refusal::bad("a header field has no colon"))?;
         let name = &line[..colon];
-        if name.is_empty() || !name.iter().all(|b| is_field_name_byte(*b)) {
-            return Err(Refusal::bad(
-                "a header name has a character that is not allowed",
-            ));
+        if !is_field_name(name) {
+            return Err(Refusal::FIELD_NAME);
         }
         // Most names differ from ours in length, so this is one comparison for them.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 let value = line[colon + 1..].trim_ascii();
                 if self.host.is_some() {
-                    return Err(Refusal::bad("there is more than one `Host` header"));
+                    return Err(Refusal::TWO_HOSTS);
                 }
                 if !is_valid_host(value) {
-                    return Err(Refusal::bad("the `Host` header is not valid"));
+                    return Err(Refusal::BAD_HOST);
                 }
                 let leading = line[colon + 1..].len() - line[colon + 1..].trim_ascii_start().len();
                 let from = start + colon + 1 + leading;
@@ -236,16 +232,11 @@ impl HeadScan {
     }
 
     fn finish(&self, head: &[u8]) -> Result<BodyFraming, Refusal> {
-        let host = self
-            .host
-            .clone()
-            .ok_or(Refusal::bad("the `Host` header is missing"))?;
+        let host = self.host.clone().ok_or(Refusal::NO_HOST)?;
         if let Some(authority) = self.target_authority.clone()
             && !head[authority].eq_ignore_ascii_case(&head[host])
         {
-            return Err(Refusal::bad(
-                "the `Host` header differs from the request target",
-            ));
+            return Err(Refusal::HOST_DIFFERS);
         }
         if self.is_chunked {
             if self.content_length.is_some() {
@@ -333,10 +324,10 @@ pub(super) fn is_token(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 
-/// A token byte other than the underscore: proxies that turn names into variables
-/// cannot tell `x_y` from `x-y`, so one of them can pretend to be the other.
-fn is_field_name_byte(byte: u8) -> bool {
-    is_token(byte) && byte != b'_'
+/// A token without underscores: proxies that turn names into variables cannot tell
+/// `x_y` from `x-y`, so one of them can pretend to be the other.
+pub(in super::super) fn is_field_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| is_token(*byte) && *byte != b'_')
 }
 
 /// Visible ASCII without what RFC 3986 never allows and other readers rewrite.

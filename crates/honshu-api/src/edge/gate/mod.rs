@@ -16,7 +16,7 @@ use super::reply::Refusal;
 use chunked::Chunked;
 use head::HeadScan;
 
-pub(super) use head::is_valid_host;
+pub(super) use head::{is_field_name, is_valid_host};
 
 /// How the body of a message is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +195,12 @@ mod tests {
         let advance = framer.advance(&whole, &limits);
         assert_eq!(advance.cleared, 0);
         assert!(advance.refusal.is_some());
-        assert_eq!(framer.advance(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &limits).cleared, 0);
+        assert_eq!(
+            framer
+                .advance(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &limits)
+                .cleared,
+            0
+        );
 
         let mut framer = Framer::new();
         assert_eq!(framer.advance(head, &limits).cleared, head.len());

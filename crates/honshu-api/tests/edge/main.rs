@@ -1,0 +1,15 @@
+//! The HTTP edge over real sockets: raw bytes in, raw bytes out.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed test is a panic, in helpers too"
+)]
+
+mod drain;
+mod http2;
+mod limits;
+mod smuggling;
+mod streaming;
+mod support;
+mod tls;
