@@ -132,7 +132,7 @@ fn cases() -> Vec<Case> {
     (0..1_000usize)
         .map(|index| {
             let index = index * 7_919 % STATEMENTS;
-            let user = index % 3 == 0;
+            let user = index.is_multiple_of(3);
             Case {
                 principal: if user {
                     format!("ocid1.user.oc1..aaaaaaaa{index:08}")

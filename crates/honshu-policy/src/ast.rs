@@ -3,7 +3,8 @@
 //! The parser makes these, so a `Statement` in hand needs no further check. Printing one and
 //! parsing the result gives an equal one.
 
-use crate::table::{Permission, PermissionSet, ResourceType, Verb};
+use crate::permission_set::PermissionSet;
+use crate::table::{Permission, ResourceType, Verb};
 use crate::variable::Variable;
 
 /// One policy statement.

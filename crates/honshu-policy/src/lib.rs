@@ -39,6 +39,7 @@ mod lexer;
 pub mod limits;
 mod nearest;
 mod parser;
+mod permission_set;
 mod print;
 mod request;
 mod rule;
@@ -56,10 +57,11 @@ pub use compartments::{Compartment, Tenancy};
 pub use diagnostic::{Code, Diagnostic, Fix, ParseError, Severity, Span};
 pub use explain::{Considered, Explanation, Mismatch, Outcome};
 pub use parser::{Checked, check, check_statement, parse, parse_statement};
+pub use permission_set::PermissionSet;
 pub use request::{ADMINISTRATORS, DEFAULT_DOMAIN, Membership, Request, Requester, Target};
 pub use set::{
     AttachedPolicy, CompileOptions, CompileProblem, CompileWarning, Decision, PolicySet, Reason,
     StatementRef, StatementSource,
 };
-pub use table::{Operation, Permission, PermissionSet, ResourceType, Verb};
+pub use table::{Operation, Permission, ResourceType, Verb};
 pub use variable::{TagSource, Variable, VariableKind};

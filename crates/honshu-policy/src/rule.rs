@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use crate::ast::{Clause, Condition, Effect, Grant, QualifiedName, Subject, Test, Value};
+use crate::permission_set::PermissionSet;
 use crate::request::{DEFAULT_DOMAIN, Membership, Request, kind};
-use crate::table::PermissionSet;
 use crate::value::{Glob, WEEKDAYS, equals_folded, fold, parse_time_of_day, parse_timestamp};
 use crate::variable::{Variable, VariableKind};
 

@@ -1,5 +1,10 @@
 //! Decisions by behaviour: who may do what, where, and what the explanation says.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed test is a panic, also in its helpers"
+)]
+
 use std::sync::Arc;
 
 use honshu_domain::Timestamp;

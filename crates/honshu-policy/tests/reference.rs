@@ -4,6 +4,12 @@
 //! compiled set but the syntax tree and the table of permissions. `HONSHU_SOAK=1` runs a million
 //! questions; the fast set runs twenty thousand. A failure prints the seed of its case.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed test is a panic, also in its helpers"
+)]
+
 mod support;
 
 use std::sync::Arc;
@@ -11,8 +17,8 @@ use std::sync::Arc;
 use honshu_domain::Timestamp;
 use honshu_policy::{
     AttachedPolicy, Clause, Compartment, CompileOptions, Condition, Effect, Grant, Location,
-    Membership, Operation, Permission, PolicySet, QualifiedName, Request, Requester, Statement,
-    Subject, Target, Tenancy, Test, Value, Variable, parse_statement,
+    Membership, Operation, PolicySet, QualifiedName, Request, Requester, Statement, Subject,
+    Target, Tenancy, Test, Value, Variable, parse_statement,
 };
 use support::Dice;
 

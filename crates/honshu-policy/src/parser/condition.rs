@@ -527,12 +527,17 @@ impl Parser<'_> {
             }
             VariableKind::Region => {
                 if text.chars().count() != 3 {
-                    let hint = "it holds the three-letter key, such as `KIX` for ap-osaka-1 and `ORD` for us-chicago-1";
+                    let hint = match honshu_domain::known_region_key(&text.to_ascii_lowercase()) {
+                        Some(key) => format!("write the three-letter key: '{key}'"),
+                        None => {
+                            "it holds the three-letter key, such as 'KIX' for ap-osaka-1".to_owned()
+                        }
+                    };
                     self.warning(
                         Code::NeverTrue,
                         span,
                         format!("`{text}` is not the key of a region"),
-                        Some(hint.to_owned()),
+                        Some(hint),
                     );
                 }
             }

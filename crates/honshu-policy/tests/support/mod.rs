@@ -2,7 +2,8 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test binary uses a part of this module"
+    clippy::unwrap_used,
+    reason = "each test binary uses a part of this module, and a failed test is a panic"
 )]
 
 pub mod strategy;
