@@ -108,6 +108,13 @@ impl Failure {
     fn of(error: Error) -> Self {
         let reason = match (error.kind(), error.origin()) {
             (ErrorKind::Timeout(_), _) => FailureReason::Timeout,
+            (
+                ErrorKind::Invalid
+                | ErrorKind::Unsupported
+                | ErrorKind::ContextLength
+                | ErrorKind::TooLarge,
+                _,
+            ) => FailureReason::Rejected,
             (ErrorKind::RateLimited | ErrorKind::Unavailable, _) => FailureReason::Overloaded,
             (ErrorKind::Internal, _) | (_, Origin::Internal) => FailureReason::Internal,
             (_, Origin::Client) => FailureReason::Rejected,
@@ -479,12 +486,20 @@ impl<'a> Owner<'a> {
     }
 
     fn note(&self, deployment: &Deployment, error: &Error) {
-        let verdict = match (error.kind(), error.retry(), error.origin()) {
-            (ErrorKind::RateLimited, Retry::After(rest), _) => Verdict::Rest(rest),
+        let verdict = match (error.kind(), error.retry()) {
+            (ErrorKind::RateLimited, Retry::After(rest)) => Verdict::Rest(rest),
+            (ErrorKind::RateLimited, _) => Verdict::Rest(self.shared.limits.rest_first),
             // The caller's fault says nothing about the deployment; neither does our own deadline.
-            (ErrorKind::Timeout(TimeoutKind::Deadline) | ErrorKind::Cancelled, _, _)
-            | (_, _, Origin::Client) => return,
-            _ if error.code() == Some(SHUTDOWN_CODE) => return,
+            (
+                ErrorKind::Timeout(TimeoutKind::Deadline)
+                | ErrorKind::Cancelled
+                | ErrorKind::Invalid
+                | ErrorKind::Unsupported
+                | ErrorKind::ContextLength
+                | ErrorKind::TooLarge,
+                _,
+            ) => return,
+            _ if error.origin() == Origin::Client || error.code() == Some(SHUTDOWN_CODE) => return,
             _ => Verdict::Bad,
         };
         self.shared.balancer.note(self.model, deployment, verdict);

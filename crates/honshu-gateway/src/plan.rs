@@ -73,8 +73,19 @@ impl Plan {
             round: round.saturating_sub(1),
         };
         match (error.kind(), error.retry(), error.origin()) {
-            (ErrorKind::Timeout(TimeoutKind::Deadline) | ErrorKind::Cancelled, _, _)
-            | (_, Retry::Never, Origin::Client) => Next::GiveUp,
+            // Whoever says that the request itself is wrong is believed. The context's length is another
+            // matter: it differs between deployments.
+            (
+                ErrorKind::Timeout(TimeoutKind::Deadline)
+                | ErrorKind::Cancelled
+                | ErrorKind::Invalid
+                | ErrorKind::Unsupported
+                | ErrorKind::TooLarge,
+                _,
+                _,
+            ) => Next::GiveUp,
+            (ErrorKind::ContextLength, _, _) => other,
+            (_, Retry::Never, Origin::Client) => Next::GiveUp,
             // A full queue of our own or an upstream's refusal of our credential: elsewhere it may go.
             (_, Retry::Never, _) | (ErrorKind::RateLimited, _, Origin::Client) => other,
             // Minutes were spent on it already; the same deployment would take as long again.

@@ -296,11 +296,19 @@ struct Cause<'a>(&'a Error);
 impl fmt::Display for Cause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0.kind())?;
-        if self.0.origin() != Origin::Client {
+        let is_about_the_request = self.0.origin() == Origin::Client
+            || matches!(
+                self.0.kind(),
+                ErrorKind::Invalid
+                    | ErrorKind::Unsupported
+                    | ErrorKind::ContextLength
+                    | ErrorKind::TooLarge
+            );
+        if !is_about_the_request {
             let mut text = String::new();
             write!(text, ": {}", Chain(self.0))?;
             // An upstream's error text is bounded here, so that it cannot flood the log.
-            f.write_str(text.get(..1_000).unwrap_or(&text))?;
+            f.write_str(text.get(..text.floor_char_boundary(1_000)).unwrap_or(&text))?;
         }
         Ok(())
     }
