@@ -1,5 +1,11 @@
 //! Requests that must be refused, each with the path at fault; requests of real agents that must not.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that fails panics; helpers are not seen as tests"
+)]
+
 use bytes::Bytes;
 use honshu_domain::{Demand, Error, ErrorKind, InferenceRequest, Item, Tool, ToolChoice};
 use honshu_wire::{chat, responses};

@@ -421,14 +421,15 @@ impl UpstreamDecoder {
             .and_then(Node::as_array)
             .unwrap_or_default();
         let mut content = Vec::new();
-        if let Some(text) = message.find_str("content") {
-            if !text.is_empty() || (calls.is_empty() && message.find("refusal").is_none()) {
-                content.push(Part::Text {
-                    text: text.to_owned(),
-                    annotations: Vec::new(),
-                    logprobs: logprobs(choice, "content"),
-                });
-            }
+        let silent = calls.is_empty() && message.find("refusal").is_none();
+        if let Some(text) = message.find_str("content")
+            && (!text.is_empty() || silent)
+        {
+            content.push(Part::Text {
+                text: text.to_owned(),
+                annotations: Vec::new(),
+                logprobs: logprobs(choice, "content"),
+            });
         }
         if let Some(refusal) = text("refusal") {
             content.push(Part::Refusal {

@@ -1,6 +1,12 @@
 //! Recorded upstream streams, replayed to callers of both dialects: whole, split at every byte, cut after every
 //! frame. Golden files beside each recording hold what callers read; `UPDATE_GOLDEN=1` rewrites them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that fails panics; helpers are not seen as tests"
+)]
+
 mod check;
 mod replay;
 
