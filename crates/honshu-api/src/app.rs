@@ -15,6 +15,7 @@ use honshu_domain::{
     Catalogue, Clock, Entropy, Error, ErrorKind, Region, RequestId, SystemEntropy, Timeouts,
 };
 use honshu_gateway::Gateway;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::context::{Context, OPENAI_BASES, Plane};
@@ -155,6 +156,7 @@ async fn surround(State(app): State<App>, mut request: Request, next: Next) -> R
     let context = Context {
         plane: Plane::of(request.uri().path()),
         region: app.region(&request),
+        target: target_of(&request),
         opc_request_id,
         request_id,
     };
@@ -178,6 +180,15 @@ async fn surround(State(app): State<App>, mut request: Request, next: Next) -> R
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// Path and query as sent; `*` and authority forms have none and reach no route.
+pub(crate) fn target_of(request: &Request) -> PathAndQuery {
+    request
+        .uri()
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 fn header_value(text: &str) -> Option<HeaderValue> {

@@ -22,7 +22,7 @@ pub(crate) struct Caller {
 pub(crate) fn data_plane(app: &App, context: &Context, parts: &Parts) -> Result<Caller> {
     match authorization(&parts.headers)? {
         None => Err(respond::unauthenticated()),
-        Some(value) if is_signature_scheme(value) => signed(app, parts, value),
+        Some(value) if is_signature_scheme(value) => signed(app, context, parts, value),
         Some(value) => {
             let value = std::str::from_utf8(value).map_err(|_| respond::unauthenticated())?;
             let principal = app
@@ -38,9 +38,9 @@ pub(crate) fn data_plane(app: &App, context: &Context, parts: &Parts) -> Result<
 }
 
 /// Authenticates a caller of the management and identity planes: a signature, nothing else.
-pub(crate) fn management_plane(app: &App, parts: &Parts) -> Result<Caller> {
+pub(crate) fn management_plane(app: &App, context: &Context, parts: &Parts) -> Result<Caller> {
     match authorization(&parts.headers)? {
-        Some(value) if is_signature_scheme(value) => signed(app, parts, value),
+        Some(value) if is_signature_scheme(value) => signed(app, context, parts, value),
         _ => Err(respond::unauthenticated()),
     }
 }
@@ -62,15 +62,10 @@ fn authorization(headers: &HeaderMap) -> Result<Option<&[u8]>> {
     Ok(first.map(http::HeaderValue::as_bytes))
 }
 
-fn signed(app: &App, parts: &Parts, value: &[u8]) -> Result<Caller> {
-    // The library keeps path and query byte for byte as on the request line, and that is what was signed.
-    let raw_target = parts
-        .uri
-        .path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str);
+fn signed(app: &App, context: &Context, parts: &Parts, value: &[u8]) -> Result<Caller> {
     let request = CanonicalRequest {
         method: &parts.method,
-        raw_target,
+        raw_target: context.target.as_str(),
         headers: &parts.headers,
     };
     let signed = app

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use honshu_domain::{Region, RequestId};
+use http::uri::PathAndQuery;
 
 /// Which API a path belongs to; it decides the shape of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,4 +58,7 @@ pub struct Context {
     pub region: Region,
     /// The API.
     pub plane: Plane,
+    /// Path and query byte for byte as on the request line: what signatures cover. Routers strip prefixes
+    /// from the URI that handlers see.
+    pub target: PathAndQuery,
 }

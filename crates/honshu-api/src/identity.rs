@@ -254,7 +254,7 @@ async fn list_regions(State(app): State<App>, request: Request) -> Response {
 async fn not_built(State(app): State<App>, request: Request) -> Response {
     let context = respond::context_of(&request);
     let (parts, _body) = request.into_parts();
-    let result = authn::management_plane(&app, &parts).and_then(|_caller| {
+    let result = authn::management_plane(&app, &context, &parts).and_then(|_caller| {
         Err(Error::new(
             ErrorKind::NotImplemented,
             "this operation is part of OCI's identity API and is not available here",

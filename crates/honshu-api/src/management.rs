@@ -75,7 +75,7 @@ impl Call {
     /// Authenticates the caller, reads the body and checks that it is the one that was signed.
     pub(crate) async fn read(app: &App, context: &Context, request: Request) -> Result<Self> {
         let (parts, body) = request.into_parts();
-        let caller = authn::management_plane(app, &parts)?;
+        let caller = authn::management_plane(app, context, &parts)?;
         let body = body::read(body, caller.body_rule.as_ref()).await?;
         Ok(Self {
             ctx: OpCtx {
@@ -417,9 +417,9 @@ fn model_ocid(context: &Context, name: &str) -> Ocid {
 /// In OCI's API and not built here: 501, which its SDKs do not retry.
 async fn not_built(State(app): State<App>, method: Method, request: Request) -> Response {
     let context = respond::context_of(&request);
-    let path = respond::shown(request.uri().path());
+    let path = respond::shown(context.target.path());
     let (parts, _body): (Parts, _) = request.into_parts();
-    let result = authn::management_plane(&app, &parts).and_then(|_caller| {
+    let result = authn::management_plane(&app, &context, &parts).and_then(|_caller| {
         Err(Error::new(
             ErrorKind::NotImplemented,
             format!("{method} {path} is part of OCI's API and is not available here"),

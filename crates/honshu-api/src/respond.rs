@@ -28,6 +28,7 @@ pub(crate) fn context_of(request: &Request) -> Context {
                 request_id,
                 region: Region::local(),
                 plane: Plane::of(request.uri().path()),
+                target: crate::app::target_of(request),
             }
         })
 }
@@ -77,7 +78,7 @@ fn log(context: &Context, error: &Error) {
             tracing::warn!(request_id, kind = ?error.kind(), error = %chain(error), "upstream failed");
         }
         Origin::Client => {
-            tracing::debug!(request_id, kind = ?error.kind(), error = %error, "request refused");
+            tracing::debug!(request_id, kind = ?error.kind(), error = %chain(error), "request refused");
         }
     }
 }

@@ -152,6 +152,9 @@ pub(crate) enum ModelCommand {
         /// Only those on this machine
         #[arg(long)]
         pulled: bool,
+        /// Only those of the catalogue
+        #[arg(long, conflicts_with = "pulled")]
+        available: bool,
     },
     /// Pull a model, and verify it
     Pull {

@@ -71,7 +71,7 @@ impl Output {
             Format::Table => {
                 let mut table = Table::new();
                 table
-                    .load_preset(presets::NOTHING)
+                    .load_style(presets::NOTHING)
                     .set_content_arrangement(ContentArrangement::Disabled)
                     .set_header(header.iter().map(|name| name.to_uppercase()));
                 for item in items {

@@ -45,11 +45,12 @@ impl Problems {
 
     /// Name of a compartment or policy (OCI API reference).
     pub(crate) fn name(&mut self, path: &str, name: &str) {
+        // Letters of any language: a compartment may well be called 生成AI.
         let good = !name.is_empty()
-            && name.len() <= NAME_CHARS_MAX
+            && name.chars().count() <= NAME_CHARS_MAX
             && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+                .chars()
+                .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | 'ー'));
         if !good {
             self.add(
                 path,

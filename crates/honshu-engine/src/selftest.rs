@@ -126,7 +126,6 @@ fn decode(model: &Arc<sys::Model>, flash_attention: bool) -> Result<Vec<f32>, St
         n_ctx: 256,
         n_seq_max: 2,
         n_batch: 128,
-        n_outputs: 2,
         threads: 2,
         flash_attention,
         unified: true,

@@ -93,11 +93,11 @@ pub struct RawLimits {
 pub struct RawEngine {
     /// Threads for inference. Default: what the engine measures best.
     pub threads: Option<u32>,
-    /// Context cells of each loaded model, shared by its sequences. Default 16,384.
+    /// Context cells of each loaded model, shared by its sequences. Default 8,192.
     pub context_tokens: Option<u32>,
     /// Sequences of one model at once. Default 16.
     pub sequences_max: Option<u32>,
-    /// Requests that may wait for a model. Default 256.
+    /// Requests that may wait for a model. Default 64.
     pub queue_max: Option<usize>,
     /// MiB that loaded models may take together. Default: three quarters of the machine's memory.
     pub memory_mib_max: Option<u64>,
@@ -694,7 +694,7 @@ fn check_limits(limits: &RawLimits, engine: &RawEngine, problems: &mut Vec<Strin
     at_least_one("engine.context_tokens", engine.context_tokens.map(u64::from));
     at_least_one("engine.sequences_max", engine.sequences_max.map(u64::from));
     at_least_one("engine.memory_mib_max", engine.memory_mib_max);
-    if engine.sequences_max.is_some_and(|sequences| sequences > 256) {
-        problems.push("`engine.sequences_max` is above 256, the most the engine can run at once".to_owned());
+    if engine.sequences_max.is_some_and(|sequences| sequences > 64) {
+        problems.push("`engine.sequences_max` is above 64, the most the engine can run at once".to_owned());
     }
 }

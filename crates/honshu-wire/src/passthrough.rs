@@ -12,7 +12,7 @@ use honshu_domain::{Dialect, Error, FinishReason, NativeFrame, Usage};
 
 use crate::chat::{read_finish, read_usage as read_chat_usage};
 use crate::error::from_frame;
-use crate::json::{elements, members, parse_text, put, put_str, utf8};
+use crate::json::{elements, members, members_until, parse_text, put, put_str, utf8};
 use crate::responses::decode::{incomplete_reason, nonsense, read_usage};
 use crate::responses::encode::is_terminal;
 
@@ -27,12 +27,17 @@ pub fn patch_request(
     let Ok(text) = std::str::from_utf8(raw) else {
         return raw.clone();
     };
+    let want_usage = want_usage && dialect == Dialect::ChatCompletions;
     let mut model = None;
     let mut options = None;
-    let _ = members(text, |key, place| match key {
-        "model" => model = Some(place),
-        "stream_options" => options = Some(place),
-        _ => {}
+    // Most clients write the model first: the prompt behind it need not be read again.
+    let _ = members_until(text, |key, place| {
+        match key {
+            "model" => model = Some(place),
+            "stream_options" => options = Some(place),
+            _ => {}
+        }
+        model.is_some() && (!want_usage || options.is_some())
     });
     let mut out = BytesMut::with_capacity(raw.len() + upstream_model.len() + 64);
     let mut edits: Vec<(Range<usize>, String)> = Vec::with_capacity(2);
@@ -44,7 +49,7 @@ pub fn patch_request(
     let mut added = String::new();
     // A checked body always has a model.
     edits.extend(model.map(|place| (place, quoted)));
-    if want_usage && dialect == Dialect::ChatCompletions {
+    if want_usage {
         match options {
             Some(place) => {
                 let with = with_usage(&text[place.clone()]);

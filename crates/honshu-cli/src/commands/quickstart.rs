@@ -48,6 +48,7 @@ pub(crate) fn run(global: &Global, args: Quickstart, output: &Output) -> Result<
             config: None,
             log_format: LogFormat::for_terminal(Output::interactive()),
             log: false,
+            executable: std::env::current_exe().ok(),
         })
         .await
         .map_err(start_failure)?;

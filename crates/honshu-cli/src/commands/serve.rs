@@ -19,6 +19,7 @@ pub(crate) fn serve(global: &Global, args: Serve, output: &Output) -> Result<Exi
             config: args.config,
             log_format: LogFormat::for_terminal(Output::interactive()),
             log: true,
+            executable: std::env::current_exe().ok(),
         })
         .await
         .map_err(start_failure)?;
@@ -56,12 +57,14 @@ pub(crate) fn init(global: &Global, args: Init, output: &Output) -> Result<ExitC
         &json!({
             "created": done.created,
             "tenancyId": done.tenancy.as_str(),
-            "userId": done.administrator.as_str(),
+            "userId": done.administrator.as_ref().map(|id| id.as_str()),
             "profile": profile,
         }),
         |rows| {
             rows.push((output.lang.pick("tenancy", "テナンシ").to_owned(), done.tenancy.to_string()));
-            rows.push((output.lang.pick("administrator", "管理者").to_owned(), done.administrator.to_string()));
+            if let Some(id) = &done.administrator {
+                rows.push((output.lang.pick("administrator", "管理者").to_owned(), id.to_string()));
+            }
             rows.push((output.lang.pick("profile", "プロファイル").to_owned(), profile.clone()));
         },
     )?;

@@ -8,6 +8,7 @@ mod active;
 mod budget;
 mod cells;
 mod queue;
+mod threads;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ use active::{Active, End};
 use budget::Budget;
 use cells::Cells;
 use queue::{Queue, Verdict};
+use threads::Threads;
 
 use crate::error::EngineError;
 use crate::job::{FinishReason, JobEvent, Token, TokenMask};
@@ -58,9 +60,8 @@ pub(crate) fn start_context(
     };
     let params = sys::ContextParams {
         n_ctx,
-        n_seq_max: opts.n_seq_max,
+        n_seq_max: sequences(opts),
         n_batch: opts.n_batch.min(n_ctx),
-        n_outputs: opts.n_seq_max,
         threads: opts.threads(),
         flash_attention,
         unified: opts.kv_layout == KvLayout::Pool,
@@ -70,6 +71,15 @@ pub(crate) fn start_context(
         context,
         flash_attention,
     })
+}
+
+/// Sequences of the context. In a pool they cost little, so idle prefixes get some of their own.
+fn sequences(opts: &LoadOptions) -> u32 {
+    if opts.kv_layout == KvLayout::Pool {
+        opts.n_seq_max * 2
+    } else {
+        opts.n_seq_max
+    }
 }
 
 enum Slot {
@@ -102,6 +112,7 @@ pub(crate) struct Engine {
     /// Answers that lost their cells; they come back before anybody new.
     preempted: Vec<Box<Active>>,
     budget: Budget,
+    threads: Threads,
     batch: sys::Batch,
     scratch: Scratch,
     mask: TokenMask,
@@ -125,12 +136,7 @@ impl Engine {
     ) -> Self {
         let context = started.context;
         let pool = opts.kv_layout == KvLayout::Pool;
-        // In a pool sequences cost nothing, so idle prefixes get some of their own.
-        let sequences = if pool {
-            (opts.n_seq_max * 3).min(context.sequences())
-        } else {
-            opts.n_seq_max
-        };
+        let sequences = context.sequences();
         let least = if started.flash_attention {
             FLASH_ROWS_MIN
         } else {
@@ -142,6 +148,7 @@ impl Engine {
             queue: Queue::default(),
             preempted: Vec::new(),
             budget: Budget::new(opts.token_gap_target, least, context.n_batch()),
+            threads: Threads::new(opts.threads(), Instant::now()),
             batch: sys::Batch::default(),
             scratch: Scratch::default(),
             mask: TokenMask::new(model.n_vocab()),
@@ -634,6 +641,7 @@ impl Engine {
                 _ => None,
             });
         self.shared.begin_step(flags.collect());
+        self.context.set_threads(self.threads.count());
         let started = Instant::now();
         let result = self.context.decode(&mut self.batch);
         self.shared.end_step();
@@ -668,7 +676,11 @@ impl Engine {
         let is_decode = |share: &&Share| share.tokens == 1 && share.output.is_some();
         let decoded = u32::try_from(shares.iter().filter(is_decode).count()).unwrap_or(0);
         let prompt_tokens = shares.iter().map(|s| s.tokens).sum::<u32>() - decoded;
-        self.budget.learn(started.elapsed(), prompt_tokens, decoded);
+        let took = started.elapsed();
+        self.budget.learn(took, prompt_tokens, decoded);
+        if prompt_tokens == 0 {
+            self.threads.learn(decoded, took, Instant::now());
+        }
         counters
             .prompt_tokens_computed
             .fetch_add(prompt_tokens.into(), Ordering::Relaxed);

@@ -19,8 +19,6 @@ pub(crate) struct ContextParams {
     pub n_seq_max: u32,
     /// Most tokens of one batch.
     pub n_batch: u32,
-    /// Most rows of logits of one batch.
-    pub n_outputs: u32,
     pub threads: u32,
     pub flash_attention: bool,
     /// One buffer for all sequences (they can share cells) instead of one for each.
@@ -111,11 +109,7 @@ impl Context {
         params: ContextParams,
         abort: Arc<AtomicBool>,
     ) -> Result<Self, String> {
-        let sequences = if params.unified {
-            SEQUENCES_MAX
-        } else {
-            params.n_seq_max
-        };
+        let sequences = params.n_seq_max;
         if params.n_seq_max == 0
             || sequences > SEQUENCES_MAX
             || params.n_batch == 0
@@ -130,7 +124,8 @@ impl Context {
         raw.n_batch = params.n_batch;
         raw.n_ubatch = params.n_batch;
         raw.n_seq_max = params.n_seq_max;
-        raw.n_outputs_max = params.n_outputs;
+        // llama.cpp asserts that this is not below the number of sequences; each gets one row of logits at most.
+        raw.n_outputs_max = params.n_seq_max;
         raw.n_outputs_max_per_seq = 1;
         raw.n_threads = i32::try_from(params.threads).unwrap_or(1);
         raw.n_threads_batch = raw.n_threads;
@@ -193,6 +188,13 @@ impl Context {
         } else {
             self.params.n_ctx / self.params.n_seq_max
         }
+    }
+
+    /// Sets how many threads compute the next batches; at least one.
+    pub(crate) fn set_threads(&mut self, threads: u32) {
+        let threads = i32::try_from(threads.clamp(1, 512)).unwrap_or(1);
+        // SAFETY: the context is live, used by one thread, and the number is in range.
+        unsafe { ffi::llama_set_n_threads(self.ptr.as_ptr(), threads, threads) };
     }
 
     pub(crate) fn n_batch(&self) -> u32 {
@@ -263,7 +265,7 @@ impl Context {
             return invalid("the batch is too long");
         }
         let outputs = batch.output.iter().filter(|o| **o != 0).count();
-        if outputs > self.params.n_outputs as usize {
+        if outputs > self.params.n_seq_max as usize {
             return invalid("the batch has too many outputs");
         }
         let n_vocab = self.model.n_vocab();

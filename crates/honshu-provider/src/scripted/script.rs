@@ -167,7 +167,9 @@ fn decide(request: &InferenceRequest, message: &str) -> Answer {
             return Answer::Text(fill(&schema, "").to_string());
         }
         TextFormat::JsonObject => {
-            return Answer::Text(r#"{"answer":"This is the scripted model of Honshu."}"#.to_owned());
+            return Answer::Text(
+                r#"{"answer":"This is the scripted model of Honshu."}"#.to_owned(),
+            );
         }
         TextFormat::Text => {}
     }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-pub(crate) use scan::{Fault, Reader, elements, members};
+pub(crate) use scan::{Fault, Reader, elements, members, members_until};
 pub(crate) use write::{put, put_bool, put_f32, put_str, put_u64, put_uint};
 
 /// Arrays and objects inside each other. The same bound as `serde_json`'s, which reads our carried values again.

@@ -335,11 +335,22 @@ impl<'a> Reader<'a> {
 ///
 /// # Errors
 /// [`Fault`] when `text` is not exactly one JSON object.
-pub(crate) fn members<'a>(
-    text: &'a str,
-    mut each: impl FnMut(&str, Range<usize>),
+pub(crate) fn members(text: &str, mut each: impl FnMut(&str, Range<usize>)) -> Result<(), Fault> {
+    members_until(text, |key, place| {
+        each(key, place);
+        false
+    })
+}
+
+/// [`members`] that ends as soon as `each` says so; what comes after is then neither seen nor checked.
+///
+/// # Errors
+/// As [`members`], for what was seen.
+pub(crate) fn members_until(
+    text: &str,
+    mut each: impl FnMut(&str, Range<usize>) -> bool,
 ) -> Result<(), Fault> {
-    let mut reader: Reader<'a> = Reader::new(text);
+    let mut reader = Reader::new(text);
     reader.white();
     if reader.peek() != Some(b'{') {
         return Err(reader.fault("expected a JSON object"));
@@ -348,7 +359,9 @@ pub(crate) fn members<'a>(
     while more {
         let key = reader.key()?;
         let value = reader.skip().map_err(|fault| fault.inside_key(&key))?;
-        each(&key, value);
+        if each(&key, value) {
+            return Ok(());
+        }
         more = reader.next(b'}')?;
     }
     reader.end()
@@ -373,31 +386,18 @@ pub(crate) fn elements<'a>(text: &'a str, mut each: impl FnMut(&'a str)) -> Resu
     Ok(())
 }
 
-/// The first place from `at` on that has a quote, a backslash or a control character, or the end.
+/// The first place from `at` on that has a quote, a backslash or a control character, or the end. Four words at
+/// a time: prompts have an escape every line or so, and long plain runs between.
 pub(crate) fn find_special(bytes: &[u8], mut at: usize) -> usize {
-    const LANES: usize = 32;
-    // The compiler turns this loop into vector instructions; the exact place is found below.
-    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<LANES>) {
-        let mut hit = 0_u8;
-        for &byte in chunk {
-            hit |= u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte < 0x20);
-        }
-        if hit != 0 {
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<32>) {
+        let hits = [0, 8, 16, 24].map(|from| specials(word(chunk, from)));
+        if hits[0] | hits[1] | hits[2] | hits[3] != 0 {
             break;
         }
-        at += LANES;
+        at += 32;
     }
-    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        const ONES: u64 = u64::from_ne_bytes([1; 8]);
-        const HIGHS: u64 = ONES << 7;
-        let word = u64::from_le_bytes(*word);
-        let quote = word ^ (ONES * b'"' as u64);
-        let slash = word ^ (ONES * b'\\' as u64);
-        // The usual test for a zero byte, and for a byte below 32; exact up to the first hit.
-        let hits = (quote.wrapping_sub(ONES) & !quote)
-            | (slash.wrapping_sub(ONES) & !slash)
-            | (word.wrapping_sub(ONES * 0x20) & !word);
-        let hits = hits & HIGHS;
+    while at + 8 <= bytes.len() {
+        let hits = specials(word(bytes, at));
         if hits != 0 {
             return at + (hits.trailing_zeros() / 8) as usize;
         }
@@ -410,6 +410,27 @@ pub(crate) fn find_special(bytes: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// Eight bytes, the first one lowest.
+fn word(bytes: &[u8], from: usize) -> u64 {
+    bytes
+        .get(from..)
+        .and_then(<[u8]>::first_chunk::<8>)
+        .map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+/// The high bit of each byte that is special: the usual test for a zero byte, and for one below 32. Exact up
+/// to the first hit.
+fn specials(word: u64) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    let quote = word ^ (ONES * b'"' as u64);
+    let slash = word ^ (ONES * b'\\' as u64);
+    ((quote.wrapping_sub(ONES) & !quote)
+        | (slash.wrapping_sub(ONES) & !slash)
+        | (word.wrapping_sub(ONES * 0x20) & !word))
+        & HIGHS
 }
 
 fn hex4(bytes: &[u8], at: usize) -> Option<u32> {

@@ -1,0 +1,112 @@
+//! The embedded engine as the configuration wants it, and which code it may run on this processor.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use honshu_domain::Backend;
+use honshu_engine::{
+    CpuMode, EnginePool, LoadOptions, ModelOptions, PoolOptions, run_self_test_child, self_test,
+};
+use honshu_models::InstalledModel;
+
+use crate::catalogue::EngineModel;
+use crate::config::RawEngine;
+
+const MIB: u64 = 1024 * 1024;
+
+/// The engine of a server. Loads nothing until a request needs it.
+pub(crate) struct Engine {
+    pool: EnginePool,
+    load: LoadOptions,
+    /// The program that knows the command of the self-test.
+    executable: Option<PathBuf>,
+    cpu_mode: OnceLock<CpuMode>,
+}
+
+impl Engine {
+    pub(crate) fn new(config: &RawEngine, executable: Option<PathBuf>) -> Self {
+        let mut load = LoadOptions {
+            threads: config.threads,
+            ..LoadOptions::default()
+        };
+        if let Some(tokens) = config.context_tokens {
+            load.n_ctx = tokens;
+        }
+        if let Some(sequences) = config.sequences_max {
+            load.n_seq_max = sequences;
+        }
+        if let Some(queue) = config.queue_max {
+            load.queue_max = queue;
+        }
+        Self {
+            pool: EnginePool::new(PoolOptions {
+                memory_max_bytes: config.memory_mib_max.map(|mib| mib.saturating_mul(MIB)),
+                idle_timeout: config
+                    .idle_unload_seconds
+                    .filter(|seconds| *seconds > 0)
+                    .map(Duration::from_secs),
+                ..PoolOptions::default()
+            }),
+            load,
+            executable,
+            cpu_mode: OnceLock::new(),
+        }
+    }
+
+    /// A pulled model.
+    pub(crate) fn model(&self, model: &InstalledModel) -> EngineModel {
+        let manifest = &model.manifest;
+        EngineModel {
+            id: manifest.id.as_str().into(),
+            vendor: manifest.vendor.as_str().into(),
+            context_tokens_max: None,
+            backend: self.backend(&model.path, &manifest.id),
+        }
+    }
+
+    /// A GGUF that the configuration names by its path, as the model `id`.
+    pub(crate) fn file(&self, id: &str, path: &str) -> Option<Arc<dyn Backend>> {
+        let path = Path::new(path);
+        path.is_file().then(|| self.backend(path, id))
+    }
+
+    fn backend(&self, path: &Path, id: &str) -> Arc<dyn Backend> {
+        let options = ModelOptions {
+            load: LoadOptions {
+                cpu_mode: self.cpu_mode(),
+                ..self.load.clone()
+            },
+            chat_template: None,
+        };
+        self.pool.backend_for(path, id, options)
+    }
+
+    /// Which code may run: found out once, in a child process, because the wrong code ends the process.
+    fn cpu_mode(&self) -> CpuMode {
+        *self.cpu_mode.get_or_init(|| {
+            let Some(executable) = &self.executable else {
+                return CpuMode::Normal;
+            };
+            match run_self_test_child(executable, &["engine-self-test".into()]) {
+                Ok(mode) => {
+                    tracing::info!(?mode, "the engine's self-test passed");
+                    mode
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the engine's self-test failed; it runs with its safest code");
+                    CpuMode::Safe
+                }
+            }
+        })
+    }
+}
+
+/// Runs the engine's self-test in this process, which may not survive it.
+///
+/// # Errors
+/// What was wrong, in words.
+pub fn engine_self_test(safe: bool) -> Result<(), String> {
+    let mode = if safe { CpuMode::Safe } else { CpuMode::Normal };
+    self_test(mode).map_err(|error| error.to_string())
+}
