@@ -1,7 +1,10 @@
 //! What the data plane itself costs for each run and for each event, without HTTP and without a database.
 
-#![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a bench that fails is a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a bench that fails is a panic"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +12,9 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use honshu_domain::{Error, Region, Timeouts, UsageLog, UsageRow};
 use honshu_gateway::{Call, Gateway, GatewayParts, Limits, Step};
-use honshu_testkit::{Act, AllowAll, FakeBackend, MemoryCatalogue, compartment, model, principal, request};
+use honshu_testkit::{
+    Act, AllowAll, FakeBackend, MemoryCatalogue, compartment, model, principal, request,
+};
 use tokio_util::sync::CancellationToken;
 
 struct Forgets;
@@ -37,14 +42,20 @@ fn gateway(pieces: u64) -> Gateway {
 }
 
 fn runs(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let call = Call {
         principal: principal("key"),
         region: Region::local(),
         compartment: compartment(),
         request_id: "0123456789ABCDEF0123456789ABCDEF".into(),
         operation: "responses",
-        timeouts: Timeouts { run_deadline: Duration::from_secs(60), ..Timeouts::default() },
+        timeouts: Timeouts {
+            run_deadline: Duration::from_secs(60),
+            ..Timeouts::default()
+        },
     };
     let request = Arc::new(request("test.model", "hello"));
     for pieces in [1, 1_000] {
@@ -52,9 +63,15 @@ fn runs(criterion: &mut Criterion) {
         criterion.bench_function(&format!("run of {pieces} events"), |bencher| {
             bencher.iter(|| {
                 runtime.block_on(async {
-                    let mut run = gateway.generate(call.clone(), Arc::clone(&request)).await.unwrap();
+                    let mut run = gateway
+                        .generate(call.clone(), Arc::clone(&request))
+                        .await
+                        .unwrap();
                     while let Some(step) = run.next().await {
-                        if let Step::End { error: Some(error), .. } = step {
+                        if let Step::End {
+                            error: Some(error), ..
+                        } = step
+                        {
                             panic!("{error}");
                         }
                     }

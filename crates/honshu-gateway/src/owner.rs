@@ -136,7 +136,7 @@ impl Failure {
 
 enum Tried {
     /// The run is over.
-    Ended(Ending),
+    Ended(Box<Ending>),
     /// The try failed before its first event.
     Failed(Failure),
 }
@@ -201,7 +201,7 @@ impl<'a> Owner<'a> {
         loop {
             let deployment = &self.model.deployments[self.plan.next()];
             let failure = match self.attempt(deployment).await {
-                Tried::Ended(ending) => return ending,
+                Tried::Ended(ending) => return *ending,
                 Tried::Failed(failure) => failure,
             };
             self.note(deployment, &failure.error);
@@ -268,7 +268,9 @@ impl<'a> Owner<'a> {
         };
         match self.commit(deployment, first.start).await {
             Ok(()) => {}
-            Err(interrupt) => return Tried::Ended(self.interrupted(interrupt, TimeoutKind::Idle)),
+            Err(interrupt) => {
+                return Tried::Ended(Box::new(self.interrupted(interrupt, TimeoutKind::Idle)));
+            }
         }
         let ending = self.forward_all(&mut stream, first.event, began).await;
         match &ending.error {
@@ -280,7 +282,7 @@ impl<'a> Owner<'a> {
             None => {}
             Some(error) => self.note(deployment, error),
         }
-        Tried::Ended(ending)
+        Tried::Ended(Box::new(ending))
     }
 
     fn attempt_of(&self, deployment: &Deployment) -> Attempt {
@@ -330,9 +332,9 @@ impl<'a> Owner<'a> {
                     return Err(Tried::Failed(Failure::of(error)));
                 }
                 Err(interrupt) => {
-                    return Err(Tried::Ended(
+                    return Err(Tried::Ended(Box::new(
                         self.interrupted(interrupt, TimeoutKind::FirstEvent),
-                    ));
+                    )));
                 }
             }
         }

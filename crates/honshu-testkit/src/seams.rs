@@ -123,7 +123,8 @@ impl MemoryCatalogue {
     pub fn of(models: impl IntoIterator<Item = Model>) -> Self {
         let catalogue = Self::default();
         for model in models {
-            catalogue.insert(&model.id.to_string(), Arc::new(model), false);
+            let name = Arc::clone(&model.id);
+            catalogue.insert(&name, Arc::new(model), false);
         }
         catalogue
     }

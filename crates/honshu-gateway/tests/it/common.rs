@@ -1,10 +1,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use honshu_domain::{Error, InferenceRequest, Model, Outcome, Region, RunEvent, Timeouts, UsageRow};
+use honshu_domain::{
+    Error, InferenceRequest, Model, Outcome, Region, RunEvent, Timeouts, UsageRow,
+};
 use honshu_gateway::{Call, Gateway, GatewayParts, Limits, Run, Step};
 use honshu_policy::Authorizer;
-use honshu_testkit::{AllowAll, MemoryCatalogue, MemoryUsageLog, SimClock, SimEntropy, compartment, principal};
+use honshu_testkit::{
+    AllowAll, MemoryCatalogue, MemoryUsageLog, SimClock, SimEntropy, compartment, principal,
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const MODEL: &str = "test.model";
@@ -24,7 +28,12 @@ impl World {
         Self::with(model, limits, Arc::new(AllowAll::new()), 1)
     }
 
-    pub(crate) fn with(model: Model, limits: Limits, authorizer: Arc<dyn Authorizer>, seed: u64) -> Self {
+    pub(crate) fn with(
+        model: Model,
+        limits: Limits,
+        authorizer: Arc<dyn Authorizer>,
+        seed: u64,
+    ) -> Self {
         let usage = Arc::new(MemoryUsageLog::default());
         let shutdown = CancellationToken::new();
         let gateway = Gateway::new(GatewayParts {
@@ -36,18 +45,33 @@ impl World {
             limits,
             shutdown: shutdown.clone(),
         });
-        Self { gateway, usage, shutdown }
+        Self {
+            gateway,
+            usage,
+            shutdown,
+        }
     }
 
-    pub(crate) async fn generate(&self, call: Call, request: InferenceRequest) -> Result<Run, Error> {
+    pub(crate) async fn generate(
+        &self,
+        call: Call,
+        request: InferenceRequest,
+    ) -> Result<Run, Error> {
         self.gateway.generate(call, Arc::new(request)).await
     }
 
     /// Runs a request to its end.
     pub(crate) async fn ask(&self, text: &str) -> Told {
-        match self.generate(call(), honshu_testkit::request(MODEL, text)).await {
+        match self
+            .generate(call(), honshu_testkit::request(MODEL, text))
+            .await
+        {
             Ok(run) => told(run).await,
-            Err(error) => Told { events: Vec::new(), end: None, error: Some(error) },
+            Err(error) => Told {
+                events: Vec::new(),
+                end: None,
+                error: Some(error),
+            },
         }
     }
 
@@ -70,7 +94,11 @@ pub(crate) struct Told {
 }
 
 pub(crate) async fn told(mut run: Run) -> Told {
-    let mut told = Told { events: Vec::new(), end: None, error: None };
+    let mut told = Told {
+        events: Vec::new(),
+        end: None,
+        error: None,
+    };
     while let Some(step) = run.next().await {
         assert!(told.end.is_none(), "nothing after the end: {step:?}");
         match step {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use honshu_domain::{Backend, Error, ErrorKind, FinishReason, Origin, Retry, TimeoutKind};
+use honshu_domain::{Backend, Error, ErrorKind, Origin, Retry, TimeoutKind};
 use honshu_gateway::Limits;
 use honshu_testkit::{Act, FakeBackend, model, model_with};
 use tokio::time::Instant;
@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use crate::common::{MODEL, World};
 
 fn upstream(kind: ErrorKind, retry: Retry) -> Error {
-    Error::new(kind, "told to").with_origin(Origin::Upstream).with_retry(retry)
+    Error::new(kind, "told to")
+        .with_origin(Origin::Upstream)
+        .with_retry(retry)
 }
 
 #[tokio::test(start_paused = true)]
@@ -26,11 +28,36 @@ async fn the_table_of_failures_before_the_first_event() {
         ("5xx", upstream(K::Upstream, now), 3, true),
         ("503 with a time", upstream(K::Unavailable, soon), 3, true),
         ("429 with a time", upstream(K::RateLimited, soon), 3, true),
-        ("429 with a long time", upstream(K::RateLimited, late), 1, true),
-        ("our credential is refused", upstream(K::Upstream, never), 1, true),
-        ("connect", upstream(K::Timeout(TimeoutKind::Connect), now), 3, true),
-        ("first event", upstream(K::Timeout(TimeoutKind::FirstEvent), now), 1, true),
-        ("the engine's queue is full", Error::new(K::RateLimited, "full"), 1, true),
+        (
+            "429 with a long time",
+            upstream(K::RateLimited, late),
+            1,
+            true,
+        ),
+        (
+            "our credential is refused",
+            upstream(K::Upstream, never),
+            1,
+            true,
+        ),
+        (
+            "connect",
+            upstream(K::Timeout(TimeoutKind::Connect), now),
+            3,
+            true,
+        ),
+        (
+            "first event",
+            upstream(K::Timeout(TimeoutKind::FirstEvent), now),
+            1,
+            true,
+        ),
+        (
+            "the engine's queue is full",
+            Error::new(K::RateLimited, "full"),
+            1,
+            true,
+        ),
         ("context", upstream(K::ContextLength, never), 1, true),
         ("400", upstream(K::Invalid, never), 1, false),
         ("400 of ours", Error::new(K::Invalid, "bad"), 1, false),
@@ -38,31 +65,53 @@ async fn the_table_of_failures_before_the_first_event() {
         ("bug", Error::internal("bug"), 1, true),
     ];
     for (name, error, alone, elsewhere) in table {
-        let failing = || Arc::new(FakeBackend::new("failing", [vec![Act::Fail(error.clone())]]));
+        let failing = || {
+            Arc::new(FakeBackend::new(
+                "failing",
+                [vec![Act::Fail(error.clone())]],
+            ))
+        };
         let backend = failing();
         let world = World::new(model(MODEL, Arc::clone(&backend) as _));
         let told = world.ask("x").await;
-        assert_eq!(told.error.unwrap().kind(), error.kind(), "{name}: the last error is told");
+        assert_eq!(
+            told.error.unwrap().kind(),
+            error.kind(),
+            "{name}: the last error is told"
+        );
         assert_eq!(backend.calls(), alone, "{name}: tries of one deployment");
         assert_eq!(world.row().await.attempts, alone, "{name}");
 
         let first = failing();
         let second = Arc::new(FakeBackend::new("good", [Act::good(1)]));
-        let both: [(Arc<dyn Backend>, u32); 2] = [(Arc::clone(&first) as _, 1), (Arc::clone(&second) as _, 0)];
+        let both: [(Arc<dyn Backend>, u32); 2] =
+            [(Arc::clone(&first) as _, 1), (Arc::clone(&second) as _, 0)];
         let world = World::new(model_with(MODEL, both));
         let begun = Instant::now();
         let told = world.ask("x").await;
         assert_eq!(told.end.is_some(), elsewhere, "{name}");
-        assert_eq!(begun.elapsed(), Duration::ZERO, "{name}: another deployment is tried at once");
+        assert_eq!(
+            begun.elapsed(),
+            Duration::ZERO,
+            "{name}: another deployment is tried at once"
+        );
         let row = world.row().await;
         assert_eq!(row.attempts, 1 + u32::from(elsewhere), "{name}");
-        assert_eq!(&*row.deployment, if elsewhere { "good" } else { "failing" }, "{name}");
+        assert_eq!(
+            &*row.deployment,
+            if elsewhere { "good" } else { "failing" },
+            "{name}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cut_before_the_first_event_is_tried_again_and_after_it_is_not() {
-    for (before, calls) in [(vec![], 2), (vec![Act::started(1)], 2), (vec![Act::started(1), Act::text("x")], 1)] {
+    for (before, calls) in [
+        (vec![], 2),
+        (vec![Act::started(1)], 2),
+        (vec![Act::started(1), Act::text("x")], 1),
+    ] {
         let mut cut = before;
         cut.push(Act::End);
         let backend = Arc::new(FakeBackend::new("fake", [cut, Act::good(1)]));
@@ -76,7 +125,10 @@ async fn a_cut_before_the_first_event_is_tried_again_and_after_it_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_is_obeyed_and_waits_have_jitter() {
-    let limited = vec![Act::Fail(upstream(ErrorKind::RateLimited, Retry::After(Duration::from_millis(1_500))))];
+    let limited = vec![Act::Fail(upstream(
+        ErrorKind::RateLimited,
+        Retry::After(Duration::from_millis(1_500)),
+    ))];
     let backend = Arc::new(FakeBackend::new("fake", [limited, Act::good(1)]));
     let world = World::new(model(MODEL, backend));
     let begun = Instant::now();
@@ -97,7 +149,10 @@ async fn retry_after_is_obeyed_and_waits_have_jitter() {
         assert!(world.ask("x").await.end.is_some());
         waits.push(begun.elapsed().as_millis());
     }
-    assert!(waits.iter().all(|wait| (50..=101).contains(wait)), "{waits:?}");
+    assert!(
+        waits.iter().all(|wait| (50..=101).contains(wait)),
+        "{waits:?}"
+    );
     waits.sort_unstable();
     waits.dedup();
     assert!(waits.len() > 5, "spread: {waits:?}");
@@ -106,18 +161,24 @@ async fn retry_after_is_obeyed_and_waits_have_jitter() {
 #[tokio::test(start_paused = true)]
 async fn no_try_begins_that_the_deadline_would_not_let_begin() {
     let fails = vec![
-        Act::Wait(Duration::from_secs(19)),
-        Act::Fail(upstream(ErrorKind::Upstream, Retry::After(Duration::from_secs(2)))),
+        Act::Wait(Duration::from_secs(18)),
+        Act::Fail(upstream(
+            ErrorKind::Upstream,
+            Retry::After(Duration::from_secs(2)),
+        )),
     ];
     let backend = Arc::new(FakeBackend::new("fake", [fails]));
     let world = World::limited(
         model(MODEL, Arc::clone(&backend) as _),
-        Limits { attempts_max: 10, ..Limits::default() },
+        Limits {
+            attempts_max: 10,
+            ..Limits::default()
+        },
     );
     let begun = Instant::now();
     let told = world.ask("x").await;
-    assert!(begun.elapsed() <= Duration::from_secs(60));
-    assert_eq!(backend.calls(), 3, "a fourth would begin at 63 s");
+    assert_eq!(begun.elapsed(), Duration::from_secs(58));
+    assert_eq!(backend.calls(), 3, "a fourth would begin at 60 s");
     assert_eq!(told.error.unwrap().kind(), ErrorKind::Upstream);
 }
 
@@ -130,7 +191,10 @@ async fn a_failing_upstream_sees_at_most_a_fifth_more_than_the_offered_load() {
         world.ask("x").await;
     }
     let calls = backend.calls();
-    assert!((1_190..=1_215).contains(&calls), "{calls} calls for 1000 requests");
+    assert!(
+        (1_190..=1_215).contains(&calls),
+        "{calls} calls for 1000 requests"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,8 +202,11 @@ async fn deployments_share_by_weight_and_a_failing_one_rests() {
     let a = Arc::new(FakeBackend::new("a", [Act::good(1)]));
     let b = Arc::new(FakeBackend::new("b", [Act::good(1)]));
     let spare = Arc::new(FakeBackend::new("spare", [Act::good(1)]));
-    let all: [(Arc<dyn Backend>, u32); 3] =
-        [(Arc::clone(&a) as _, 3), (Arc::clone(&b) as _, 1), (Arc::clone(&spare) as _, 0)];
+    let all: [(Arc<dyn Backend>, u32); 3] = [
+        (Arc::clone(&a) as _, 3),
+        (Arc::clone(&b) as _, 1),
+        (Arc::clone(&spare) as _, 0),
+    ];
     let world = World::new(model_with(MODEL, all));
     for _ in 0..40 {
         world.ask("x").await;
@@ -147,24 +214,41 @@ async fn deployments_share_by_weight_and_a_failing_one_rests() {
     assert_eq!((a.calls(), b.calls(), spare.calls()), (30, 10, 0));
 
     let bad = vec![Act::Fail(upstream(ErrorKind::Upstream, Retry::Now))];
-    let failing = Arc::new(FakeBackend::new("failing", [bad.clone(), bad.clone(), bad.clone(), bad, Act::good(1)]));
+    let failing = Arc::new(FakeBackend::new(
+        "failing",
+        [bad.clone(), bad.clone(), bad.clone(), bad, Act::good(1)],
+    ));
     let good = Arc::new(FakeBackend::new("good", [Act::good(1)]));
-    let both: [(Arc<dyn Backend>, u32); 2] = [(Arc::clone(&failing) as _, 1), (Arc::clone(&good) as _, 1)];
+    let both: [(Arc<dyn Backend>, u32); 2] =
+        [(Arc::clone(&failing) as _, 1), (Arc::clone(&good) as _, 1)];
     let world = World::new(model_with(MODEL, both));
     for _ in 0..50 {
-        assert_eq!(world.ask("x").await.end.unwrap().status.as_str(), "completed");
+        assert_eq!(
+            world.ask("x").await.end.unwrap().status.as_str(),
+            "completed"
+        );
     }
     assert_eq!(failing.calls(), 3, "after three failures it rests");
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     for _ in 0..10 {
         world.ask("x").await;
     }
-    assert_eq!(failing.calls(), 4, "one request probes it, fails, and it rests longer");
+    assert_eq!(
+        failing.calls(),
+        4,
+        "one request probes it, fails, and it rests longer"
+    );
     tokio::time::sleep(Duration::from_secs(3)).await;
     for _ in 0..10 {
         world.ask("x").await;
     }
-    assert!(failing.calls() >= 8, "the next probe served, and it has its share again: {}", failing.calls());
-    assert!(world.usage.rows().iter().all(|row| row.reason.is_none()), "nobody noticed");
-    let _ = FinishReason::Stop;
+    assert!(
+        failing.calls() >= 8,
+        "the next probe served, and it has its share again: {}",
+        failing.calls()
+    );
+    assert!(
+        world.usage.rows().iter().all(|row| row.reason.is_none()),
+        "nobody noticed"
+    );
 }

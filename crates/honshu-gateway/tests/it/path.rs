@@ -18,8 +18,14 @@ async fn unknown_and_forbidden_models_are_one_error_made_by_one_decision() {
         Arc::clone(&deny) as _,
         1,
     );
-    let forbidden = world.generate(call(), request(MODEL, "x")).await.unwrap_err();
-    let unknown = world.generate(call(), request("no.such", "x")).await.unwrap_err();
+    let forbidden = world
+        .generate(call(), request(MODEL, "x"))
+        .await
+        .unwrap_err();
+    let unknown = world
+        .generate(call(), request("no.such", "x"))
+        .await
+        .unwrap_err();
     assert_eq!(deny.asked(), [MODEL, "no.such"]);
     assert_eq!(forbidden.decision_id(), Some("decision-1"));
     assert_eq!(unknown.decision_id(), Some("decision-2"));
@@ -27,7 +33,10 @@ async fn unknown_and_forbidden_models_are_one_error_made_by_one_decision() {
         assert_eq!(error.kind(), ErrorKind::ModelNotFound);
         assert_eq!(error.param(), Some("model"));
     }
-    assert_eq!(forbidden.message().replace(MODEL, "M"), unknown.message().replace("no.such", "M"));
+    assert_eq!(
+        forbidden.message().replace(MODEL, "M"),
+        unknown.message().replace("no.such", "M")
+    );
     assert_eq!(backend.calls(), 0);
     assert!(world.usage.rows().is_empty());
 }
@@ -37,28 +46,35 @@ async fn an_alias_is_authorized_and_recorded_as_the_model_behind_it() {
     let deny = Arc::new(DenyAll::new());
     let backend: Arc<FakeBackend> = Arc::new(FakeBackend::new("fake", [Act::good(1)]));
     let behind = Arc::new(model(MODEL, backend as _));
-    let catalogue = honshu_testkit::MemoryCatalogue::default();
-    catalogue.insert("an.alias", Arc::clone(&behind), true);
-    let parts = |authorizer: Arc<dyn honshu_policy::Authorizer>, usage| honshu_gateway::GatewayParts {
-        catalogue: Arc::new({
-            let catalogue = honshu_testkit::MemoryCatalogue::default();
-            catalogue.insert("an.alias", Arc::clone(&behind), true);
-            catalogue
-        }),
-        authorizer,
-        usage,
-        clock: Arc::new(honshu_testkit::SimClock::new()),
-        entropy: Arc::new(honshu_testkit::SimEntropy::new(1)),
-        limits: Limits::default(),
-        shutdown: tokio_util::sync::CancellationToken::new(),
-    };
+    let parts =
+        |authorizer: Arc<dyn honshu_policy::Authorizer>, usage| honshu_gateway::GatewayParts {
+            catalogue: Arc::new({
+                let catalogue = honshu_testkit::MemoryCatalogue::default();
+                catalogue.insert("an.alias", Arc::clone(&behind), true);
+                catalogue
+            }),
+            authorizer,
+            usage,
+            clock: Arc::new(honshu_testkit::SimClock::new()),
+            entropy: Arc::new(honshu_testkit::SimEntropy::new(1)),
+            limits: Limits::default(),
+            shutdown: tokio_util::sync::CancellationToken::new(),
+        };
     let usage = Arc::new(honshu_testkit::MemoryUsageLog::default());
-    let denied = honshu_gateway::Gateway::new(parts(Arc::clone(&deny) as _, Arc::clone(&usage) as _));
-    denied.generate(call(), Arc::new(request("an.alias", "x"))).await.unwrap_err();
+    let denied =
+        honshu_gateway::Gateway::new(parts(Arc::clone(&deny) as _, Arc::clone(&usage) as _));
+    denied
+        .generate(call(), Arc::new(request("an.alias", "x")))
+        .await
+        .unwrap_err();
     assert_eq!(deny.asked(), [MODEL]);
 
-    let allowed = honshu_gateway::Gateway::new(parts(Arc::new(AllowAll::new()), Arc::clone(&usage) as _));
-    let run = allowed.generate(call(), Arc::new(request("an.alias", "x"))).await.unwrap();
+    let allowed =
+        honshu_gateway::Gateway::new(parts(Arc::new(AllowAll::new()), Arc::clone(&usage) as _));
+    let run = allowed
+        .generate(call(), Arc::new(request("an.alias", "x")))
+        .await
+        .unwrap();
     assert_eq!(&*run.facts.model.id, MODEL);
     crate::common::told(run).await;
     allowed.settled().await;
@@ -74,7 +90,10 @@ async fn a_demand_that_no_deployment_can_meet_is_refused_by_name_and_path() {
             .without(Demand::ImageInput)
             .without(Demand::Logprobs),
     );
-    let world = World::new(model_with(MODEL, [(Arc::clone(&a) as _, 1), (Arc::clone(&b) as _, 1)]));
+    let world = World::new(model_with(
+        MODEL,
+        [(Arc::clone(&a) as _, 1), (Arc::clone(&b) as _, 1)],
+    ));
     let mut asks = request(MODEL, "x");
     asks.demands = vec![
         (Demand::Logprobs, "top_logprobs".into()),
@@ -98,7 +117,10 @@ async fn a_demand_that_no_deployment_can_meet_is_refused_by_name_and_path() {
 
 #[tokio::test(start_paused = true)]
 async fn hints_that_a_backend_does_not_honour_are_named() {
-    let world = World::new(model(MODEL, Arc::new(FakeBackend::new("fake", [Act::good(1)]))));
+    let world = World::new(model(
+        MODEL,
+        Arc::new(FakeBackend::new("fake", [Act::good(1)])),
+    ));
     let mut asks = request(MODEL, "x");
     asks.hints = vec!["service_tier".into(), "tools[3]".into()];
     let run = world.generate(call(), asks).await.unwrap();
@@ -107,18 +129,36 @@ async fn hints_that_a_backend_does_not_honour_are_named() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_server_and_a_greedy_caller_are_refused_with_a_time_to_come_again() {
-    let stalls = Arc::new(FakeBackend::new("fake", [vec![Act::started(1), Act::text("x"), Act::Stall]]));
-    let limits = Limits { runs_max: 3, runs_per_principal_max: 2, ..Limits::default() };
+    let stalls = Arc::new(FakeBackend::new(
+        "fake",
+        [vec![Act::started(1), Act::text("x"), Act::Stall]],
+    ));
+    let limits = Limits {
+        runs_max: 3,
+        runs_per_principal_max: 2,
+        ..Limits::default()
+    };
     let world = World::limited(model(MODEL, stalls), limits);
     let mut runs = Vec::new();
     for key in ["a", "a", "b"] {
-        runs.push(world.generate(call_of(key), request(MODEL, "x")).await.unwrap());
+        runs.push(
+            world
+                .generate(call_of(key), request(MODEL, "x"))
+                .await
+                .unwrap(),
+        );
     }
-    let full = world.generate(call_of("c"), request(MODEL, "x")).await.unwrap_err();
+    let full = world
+        .generate(call_of("c"), request(MODEL, "x"))
+        .await
+        .unwrap_err();
     assert_eq!(full.kind(), ErrorKind::Unavailable);
     drop(runs.pop());
     world.wait_for_live(2).await;
-    let greedy = world.generate(call_of("a"), request(MODEL, "x")).await.unwrap_err();
+    let greedy = world
+        .generate(call_of("a"), request(MODEL, "x"))
+        .await
+        .unwrap_err();
     assert_eq!(greedy.kind(), ErrorKind::RateLimited);
     for error in [full, greedy] {
         assert!(matches!(error.retry(), Retry::After(_)), "{error:?}");

@@ -20,11 +20,22 @@ fn random_script(random: &SimEntropy) -> Vec<Act> {
     };
     pause(random, &mut acts);
     let error = |random: &SimEntropy| {
-        let kinds = [ErrorKind::Upstream, ErrorKind::Unavailable, ErrorKind::RateLimited, ErrorKind::Invalid];
+        let kinds = [
+            ErrorKind::Upstream,
+            ErrorKind::Unavailable,
+            ErrorKind::RateLimited,
+            ErrorKind::Invalid,
+        ];
         let kind = kinds[usize::try_from(random.below(4)).unwrap()];
-        let retries = [Retry::Never, Retry::Now, Retry::After(Duration::from_millis(random.below(3_000)))];
+        let retries = [
+            Retry::Never,
+            Retry::Now,
+            Retry::After(Duration::from_millis(random.below(3_000))),
+        ];
         let retry = retries[usize::try_from(random.below(3)).unwrap()];
-        Error::new(kind, "told to").with_origin(Origin::Upstream).with_retry(retry)
+        Error::new(kind, "told to")
+            .with_origin(Origin::Upstream)
+            .with_retry(retry)
     };
     if random.below(5) == 0 {
         acts.push(Act::Fail(error(random)));
@@ -56,7 +67,11 @@ async fn simulate(seed: u64) {
     let scripts = |random: &SimEntropy| (0..300).map(|_| random_script(random)).collect::<Vec<_>>();
     let a = Arc::new(FakeBackend::new("a", scripts(&random)));
     let b = Arc::new(FakeBackend::new("b", scripts(&random)));
-    let limits = Limits { runs_max: 60, runs_per_principal_max: 40, ..Limits::default() };
+    let limits = Limits {
+        runs_max: 60,
+        runs_per_principal_max: 40,
+        ..Limits::default()
+    };
     let world = Arc::new(World::with(
         model_with(MODEL, [(Arc::clone(&a) as _, 2), (Arc::clone(&b) as _, 1)]),
         limits,
@@ -72,7 +87,11 @@ async fn simulate(seed: u64) {
                 let begun = Instant::now();
                 let call = call_of(&format!("key{}", number % 3));
                 let deadline = call.timeouts.run_deadline;
-                let patience = Duration::from_millis(random.below(if number % 2 == 0 { 200_000 } else { 6_000 }));
+                let patience = Duration::from_millis(random.below(if number % 2 == 0 {
+                    200_000
+                } else {
+                    6_000
+                }));
                 let started = timeout(patience, world.generate(call, request(MODEL, "x"))).await;
                 let Ok(Ok(mut run)) = started else { return };
                 let reads_slowly = random.below(5) == 0;
@@ -87,7 +106,10 @@ async fn simulate(seed: u64) {
                             ended = matches!(step, Step::End { .. });
                         }
                     }
-                    assert!(begun.elapsed() <= deadline + Duration::from_secs(30), "the deadline holds");
+                    assert!(
+                        begun.elapsed() <= deadline + Duration::from_secs(30),
+                        "the deadline holds"
+                    );
                     if reads_slowly {
                         sleep(Duration::from_millis(random.below(400))).await;
                     }
@@ -103,7 +125,9 @@ async fn simulate(seed: u64) {
     for client in clients {
         client.await.unwrap();
     }
-    timeout(Duration::from_secs(300), world.gateway.settled()).await.expect("every run ends");
+    timeout(Duration::from_secs(300), world.gateway.settled())
+        .await
+        .expect("every run ends");
     assert_eq!(world.gateway.live_runs(), 0);
     assert_eq!((a.live(), b.live()), (0, 0), "no stream outlives its run");
     let rows = world.usage.rows();
@@ -112,7 +136,11 @@ async fn simulate(seed: u64) {
     ids.dedup();
     assert_eq!(ids.len(), rows.len(), "each run settles once");
     let attempts: u32 = rows.iter().map(|row| row.attempts).sum();
-    assert_eq!(attempts, a.calls() + b.calls(), "every call of a backend is in a row");
+    assert_eq!(
+        attempts,
+        a.calls() + b.calls(),
+        "every call of a backend is in a row"
+    );
     for row in &rows {
         assert!(row.total_us <= 60_000_000 + 200_000, "{row:?}");
         assert_ne!(&*row.status, "");
@@ -121,8 +149,14 @@ async fn simulate(seed: u64) {
 
 #[test]
 fn whatever_happens_each_run_settles_once() {
-    let given = std::env::var("HONSHU_SEED").ok().and_then(|text| text.parse().ok());
-    let count = if std::env::var_os("SLOW").is_some() { 500 } else { 12 };
+    let given = std::env::var("HONSHU_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let count = if std::env::var_os("SLOW").is_some() {
+        500
+    } else {
+        12
+    };
     let seeds = given.map_or(1..=count, |seed: u64| seed..=seed);
     std::panic::set_hook(Box::new(|info| {
         // Panics that were told to happen are part of the simulation.
@@ -164,7 +198,10 @@ fn five_hundred_clients_that_leave_at_random_points_stop_the_work_within_250_ms(
                 let world = World::new(model_with(MODEL, [(Arc::clone(&backend) as _, 1)]));
                 let stay = Duration::from_millis(random.below(2_000));
                 let left = timeout(stay, async {
-                    let run = world.generate(call_of("key"), request(MODEL, "x")).await.unwrap();
+                    let run = world
+                        .generate(call_of("key"), request(MODEL, "x"))
+                        .await
+                        .unwrap();
                     crate::common::told(run).await
                 })
                 .await;
@@ -178,7 +215,10 @@ fn five_hundred_clients_that_leave_at_random_points_stop_the_work_within_250_ms(
                     "client {number}: {} of about {pieces}",
                     row.usage.output_tokens
                 );
-                assert!(gone.elapsed() <= Duration::from_millis(250), "client {number}");
+                assert!(
+                    gone.elapsed() <= Duration::from_millis(250),
+                    "client {number}"
+                );
                 assert_eq!(backend.live(), 0);
             }));
         }
