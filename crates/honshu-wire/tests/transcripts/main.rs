@@ -233,3 +233,64 @@ fn choices_that_come_one_after_the_other_are_whole_only_together() {
         assert_eq!(decoder.end(&mut events).is_ok(), cut == 4, "{cut}");
     }
 }
+
+#[test]
+fn native_answers_suit_callers_who_asked_for_the_other_form() {
+    for case in cases() {
+        let frames = frames_of(&case.sse);
+        let (native, error) = native_all(case.upstream, &frames, true);
+        if error.is_some() {
+            continue;
+        }
+        let outcome = outcome_of(&native, None);
+        if !outcome.usage_exact {
+            // A body always has counts, and a stream only those that the upstream gave.
+            continue;
+        }
+        let caller = Caller::new(case.upstream);
+        // The upstream streamed and the caller wants one body.
+        let body = caller.body(&native, &outcome);
+        check::body(&case.name, case.upstream, &body);
+        let stream = caller.stream(&native, &outcome, None);
+        assert_eq!(
+            caller.answer_of_body(&body),
+            caller.answer_of_stream(&stream),
+            "{}",
+            case.name
+        );
+        // The upstream answered in one body and the caller wants a stream.
+        let whole = FramePatcher::new(case.upstream, "vendor.served".into(), true)
+            .whole(Bytes::from(body.clone()))
+            .unwrap();
+        let events = [RunEvent::Native(whole.frame.unwrap())];
+        let stream = caller.stream(&events, &outcome, None);
+        check::stream(&case.name, case.upstream, &stream, true);
+        assert_eq!(
+            caller.answer_of_body(&body),
+            caller.answer_of_stream(&stream),
+            "{}",
+            case.name
+        );
+    }
+}
+
+#[test]
+fn lists_and_frames_are_written_as_readers_expect() {
+    use honshu_domain::Timestamp;
+    use honshu_wire::models::{ModelEntry, list, object};
+    let entry = |id| ModelEntry {
+        id,
+        created: Timestamp::from_seconds(7),
+        owned_by: "x\"y",
+    };
+    let one = r#"{"id":"a/b","object":"model","created":7,"owned_by":"x\"y"}"#;
+    assert_eq!(object(entry("a/b")), one);
+    let both = list([entry("a/b"), entry("a/b")]);
+    assert_eq!(both, format!(r#"{{"object":"list","data":[{one},{one}]}}"#));
+    assert_eq!(list([]), r#"{"object":"list","data":[]}"#);
+
+    let mut out = bytes::BytesMut::new();
+    honshu_wire::sse::encode_frame(Some("e"), b"{\r\n\"a\":1}", &mut out);
+    honshu_wire::sse::encode_frame(None, b"{}", &mut out);
+    assert_eq!(out, "event: e\ndata: {  \"a\":1}\n\ndata: {}\n\n");
+}
