@@ -1,9 +1,5 @@
 //! The client against real sockets.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a failed test is a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 
 mod addresses;
 mod connections;

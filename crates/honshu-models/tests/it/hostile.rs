@@ -83,6 +83,9 @@ fn the_real_small_model_is_described() {
     assert!(info.has_chat_template);
 }
 
+/// Its name, the file, and whether an error is the right one.
+type Lie = (&'static str, Vec<u8>, fn(&GgufError) -> bool);
+
 #[test]
 fn lies_are_refused_by_name() {
     let valid = small().bytes();
@@ -93,7 +96,7 @@ fn lies_are_refused_by_name() {
     };
     let huge = u64::MAX.to_le_bytes();
     let name_at = 24;
-    let cases: Vec<(&str, Vec<u8>, fn(&GgufError) -> bool)> = vec![
+    let cases: Vec<Lie> = vec![
         ("empty", Vec::new(), |e| {
             matches!(e, GgufError::Truncated(_))
         }),

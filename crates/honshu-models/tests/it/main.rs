@@ -1,10 +1,5 @@
 //! The model store against real files, a real HTTP server and hostile GGUF.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a failed test is a panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 
 mod hostile;
 mod pulling;
