@@ -2,8 +2,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
     reason = "a failed test is a panic; helpers outside of test functions are part of tests"
 )]
 
@@ -12,3 +10,4 @@ mod ends;
 mod failover;
 mod path;
 mod simulation;
+mod transcripts;

@@ -119,8 +119,15 @@ impl Answer {
             }
         }
         self.state = State::Ended;
-        self.queue.extend(self.scratch.drain(..));
+        self.queue_decoded();
         Ok(())
+    }
+
+    /// `Started` was said when the head came; the decoders say it again with the first frame.
+    fn queue_decoded(&mut self) {
+        let decoded = self.scratch.drain(..);
+        self.queue
+            .extend(decoded.filter(|event| !matches!(event, RunEvent::Started { .. })));
     }
 
     /// Reads until an event is queued or the stream is over.
@@ -132,7 +139,7 @@ impl Answer {
             match splitter.next() {
                 Ok(Some(data)) => {
                     self.decoder.frame(data, &mut self.scratch)?;
-                    self.queue.extend(self.scratch.drain(..));
+                    self.queue_decoded();
                     if self.decoder.is_finished() {
                         self.say_goodbye();
                     }
@@ -174,7 +181,7 @@ impl Answer {
             // A refusal to finish is what being cut means here.
             let _ = self.decoder.end(self.choices, &mut self.scratch);
         }
-        self.queue.extend(self.scratch.drain(..));
+        self.queue_decoded();
     }
 
     /// The answer is whole. Its body is read to its end beside the run, so that the connection can be used again.
