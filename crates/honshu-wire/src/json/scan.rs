@@ -228,66 +228,98 @@ impl<'a> Reader<'a> {
     /// A string, borrowed if it has no escapes.
     pub(crate) fn string(&mut self) -> Result<Cow<'a, str>, Fault> {
         let start = self.at + 1;
-        let escaped = self.skip_string()?;
-        let inner = &self.text[start..self.at - 1];
-        Ok(if escaped {
-            Cow::Owned(unescape(inner))
-        } else {
-            Cow::Borrowed(inner)
+        self.at = find_special(self.text.as_bytes(), start);
+        if self.peek() == Some(b'"') {
+            self.at += 1;
+            return Ok(Cow::Borrowed(&self.text[start..self.at - 1]));
+        }
+        let mut owned = String::with_capacity(2 * (self.at - start) + 16);
+        let mut from = start;
+        loop {
+            owned.push_str(&self.text[from..self.at]);
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(Cow::Owned(owned));
+                }
+                Some(b'\\') => owned.push(self.escape()?),
+                _ => return Err(self.inside_string()),
+            }
+            from = self.at;
+            self.at = find_special(self.text.as_bytes(), from);
+        }
+    }
+
+    /// Passes over a string, checking its escapes.
+    fn skip_string(&mut self) -> Result<(), Fault> {
+        self.at += 1;
+        loop {
+            self.at = find_special(self.text.as_bytes(), self.at);
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => {
+                    self.escape()?;
+                }
+                _ => return Err(self.inside_string()),
+            }
+        }
+    }
+
+    #[cold]
+    fn inside_string(&self) -> Fault {
+        self.fault(match self.peek() {
+            Some(_) => "a control character inside a string",
+            None => "unexpected end of the JSON text",
         })
     }
 
-    /// Passes over a string, checking its escapes; true if it has any.
-    fn skip_string(&mut self) -> Result<bool, Fault> {
+    /// Passes over an escape and gives what it stands for.
+    fn escape(&mut self) -> Result<char, Fault> {
         let bytes = self.text.as_bytes();
-        let mut escaped = false;
-        self.at += 1;
-        loop {
-            self.at = find_special(bytes, self.at);
-            match bytes.get(self.at) {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(escaped);
-                }
-                Some(b'\\') => {
-                    escaped = true;
-                    self.escape()?;
-                }
-                Some(_) => return Err(self.fault("a control character inside a string")),
-                None => return Err(self.fault("unexpected end of the JSON text")),
-            }
-        }
+        let short = match bytes.get(self.at + 1) {
+            Some(b'n') => '\n',
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b't') => '\t',
+            Some(b'r') => '\r',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'u') => return self.unicode_escape(),
+            None => return Err(self.fault("unexpected end of the JSON text")),
+            Some(_) => return Err(self.fault("an unknown escape inside a string")),
+        };
+        self.at += 2;
+        Ok(short)
     }
 
-    fn escape(&mut self) -> Result<(), Fault> {
+    fn unicode_escape(&mut self) -> Result<char, Fault> {
         let bytes = self.text.as_bytes();
-        match bytes.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.at += 2;
-                Ok(())
-            }
-            Some(b'u') => {
-                let Some(unit) = hex4(bytes, self.at + 2) else {
-                    return Err(self.fault("expected four hexadecimal digits after `\\u`"));
-                };
-                match unit {
-                    0xD800..=0xDBFF => {
-                        let low = (bytes.get(self.at + 6..self.at + 8) == Some(b"\\u"))
-                            .then(|| hex4(bytes, self.at + 8))
-                            .flatten();
-                        if !matches!(low, Some(0xDC00..=0xDFFF)) {
-                            return Err(self.fault("half of a surrogate pair"));
-                        }
-                        self.at += 12;
-                    }
-                    0xDC00..=0xDFFF => return Err(self.fault("half of a surrogate pair")),
-                    _ => self.at += 6,
+        let Some(unit) = hex4(bytes, self.at + 2) else {
+            return Err(self.fault("expected four hexadecimal digits after `\\u`"));
+        };
+        let (scalar, length) = match unit {
+            0xD800..=0xDBFF => {
+                let low = (bytes.get(self.at + 6..self.at + 8) == Some(b"\\u"))
+                    .then(|| hex4(bytes, self.at + 8))
+                    .flatten()
+                    .filter(|low| (0xDC00..=0xDFFF).contains(low));
+                match low {
+                    Some(low) => (0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00), 12),
+                    None => return Err(self.fault("half of a surrogate pair")),
                 }
-                Ok(())
             }
-            None => Err(self.fault("unexpected end of the JSON text")),
-            Some(_) => Err(self.fault("an unknown escape inside a string")),
-        }
+            _ => (unit, 6),
+        };
+        // Only a low surrogate that stands alone is not a character by now.
+        let Some(character) = char::from_u32(scalar) else {
+            return Err(self.fault("half of a surrogate pair"));
+        };
+        self.at += length;
+        Ok(character)
     }
 
     /// Passes over any value, checking its grammar but not for duplicate keys; gives its place.
@@ -438,39 +470,4 @@ fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
     digits.iter().try_fold(0_u32, |value, &digit| {
         Some(value << 4 | char::from(digit).to_digit(16)?)
     })
-}
-
-/// Replaces the escapes of a string that [`Reader::skip_string`] has checked.
-fn unescape(inner: &str) -> String {
-    let bytes = inner.as_bytes();
-    let mut text = String::with_capacity(inner.len());
-    let mut from = 0;
-    while let Some(offset) = memchr::memchr(b'\\', &bytes[from..]) {
-        let at = from + offset;
-        text.push_str(&inner[from..at]);
-        from = at + 2;
-        match bytes.get(at + 1) {
-            Some(b'b') => text.push('\u{8}'),
-            Some(b'f') => text.push('\u{c}'),
-            Some(b'n') => text.push('\n'),
-            Some(b'r') => text.push('\r'),
-            Some(b't') => text.push('\t'),
-            Some(b'u') => {
-                let unit = hex4(bytes, at + 2).unwrap_or(0xFFFD);
-                from = at + 6;
-                let scalar = if (0xD800..=0xDBFF).contains(&unit) {
-                    from = at + 12;
-                    let low = hex4(bytes, at + 8).unwrap_or(0xDC00);
-                    0x10000 + ((unit - 0xD800) << 10) + (low.wrapping_sub(0xDC00) & 0x3FF)
-                } else {
-                    unit
-                };
-                text.push(char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER));
-            }
-            Some(&byte) => text.push(char::from(byte)),
-            None => break,
-        }
-    }
-    text.push_str(inner.get(from..).unwrap_or_default());
-    text
 }
