@@ -1,5 +1,13 @@
 //! The engine as a backend, with the real small model: chat in, events out.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed test is a panic; helpers of tests are tests"
+)]
+
 mod common;
 
 use std::time::{Duration, Instant};

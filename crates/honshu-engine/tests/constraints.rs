@@ -2,6 +2,14 @@
 //!
 //! The small model writes answers at a high temperature, so that it strays as far as the grammar lets it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed test is a panic; helpers of tests are tests"
+)]
+
 mod common;
 
 use std::time::Instant;
@@ -122,7 +130,7 @@ fn every_answer_that_ends_satisfies_its_schema() {
         }
     }
     println!("{ended} answers ended and satisfy their schema, {cut} were cut by the limit");
-    assert!(ended > cut * 10, "{ended} ended, {cut} were cut");
+    assert!(ended > cut * 5, "{ended} ended, {cut} were cut");
 }
 
 #[test]

@@ -1,5 +1,13 @@
 //! Several models within one budget, with the real small model under several names.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed test is a panic; helpers of tests are tests"
+)]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -3,6 +3,14 @@
 //! `testdata/templates/<family>.jinja` is rendered with the conversations below; the golden file beside it holds the
 //! prompts. `HONSHU_UPDATE_GOLDEN=1` writes the golden files anew; look at the difference before committing it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed test is a panic; helpers of tests are tests"
+)]
+
 use std::path::PathBuf;
 
 use honshu_domain::{
@@ -290,13 +298,26 @@ fn content_that_is_not_text_is_refused_by_name() {
 }
 
 /// Compiles and renders every template of a folder (`HONSHU_TEMPLATES`, such as `models/templates` of a llama.cpp
-/// source tree). With `HONSHU_TEST_NETWORK=1` `make` fetches one into `.cache/templates`.
+/// source tree, else
+/// `.cache/templates`). `HONSHU_TEST_NETWORK=1` fetches them there if there are none.
 #[test]
 fn real_templates_render() {
     let folder = std::env::var_os("HONSHU_TEMPLATES").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.cache/templates"),
         PathBuf::from,
     );
+    if std::env::var_os("HONSHU_TEST_NETWORK").is_some() && !folder.is_dir() {
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/templates_fetch.py");
+        let fetched = std::process::Command::new("python3")
+            .arg(script)
+            .arg(&folder)
+            .status()
+            .unwrap();
+        assert!(
+            fetched.success(),
+            "the templates cannot be fetched: {fetched}"
+        );
+    }
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
         .map(|entries| {
             entries

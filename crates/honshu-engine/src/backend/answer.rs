@@ -307,8 +307,8 @@ impl Writer {
                 Mode::Call => return,
                 Mode::Opening => {
                     let begun = self.held.trim_start();
-                    if begun.starts_with(THINK_OPEN) {
-                        self.held = begun[THINK_OPEN.len()..].to_owned();
+                    if let Some(rest) = begun.strip_prefix(THINK_OPEN) {
+                        self.held = rest.to_owned();
                         self.held_logprobs.clear();
                         self.mode = Mode::Reasoning;
                         self.trim = true;

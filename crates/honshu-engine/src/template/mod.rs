@@ -162,6 +162,7 @@ impl ChatTemplate {
         } else {
             None
         };
+        let tools = tools.or_else(|| self.can.empty_tools.then(|| json!([])));
         let effort = chat.reasoning_effort;
         let text = self
             .compiled

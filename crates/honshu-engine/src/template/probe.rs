@@ -31,6 +31,8 @@ pub(super) struct Capabilities {
     pub typed_content: bool,
     /// Definitions of tools.
     pub tools: bool,
+    /// An empty list of tools where there are none; most templates want the word to be undefined.
+    pub empty_tools: bool,
     pub arguments: Arguments,
     /// No turn may have two calls.
     pub one_call_a_turn: bool,
@@ -54,6 +56,7 @@ pub(super) fn probe(template: &Compiled) -> Capabilities {
         alternate: false,
         typed_content: false,
         tools: false,
+        empty_tools: false,
         arguments: Arguments::Unknown,
         one_call_a_turn: false,
         short_call_ids: source.contains("length != 9") || source.contains("length == 9"),
@@ -67,8 +70,9 @@ pub(super) fn probe(template: &Compiled) -> Capabilities {
         },
     };
     let shows = |can: &Capabilities, turns: &[Turn], words: &[&str]| -> bool {
+        let none = can.empty_tools.then(|| json!([]));
         template
-            .render(to_messages(turns, can), None)
+            .render(to_messages(turns, can), none)
             .is_ok_and(|text| words.iter().all(|word| text.contains(word)))
     };
     let user = || Turn::new("user", FIRST);
@@ -76,6 +80,10 @@ pub(super) fn probe(template: &Compiled) -> Capabilities {
     if !shows(&can, &[user()], &[FIRST]) {
         can.typed_content = true;
         can.typed_content = shows(&can, &[user()], &[FIRST]);
+    }
+    if !can.typed_content && !shows(&can, &[user()], &[FIRST]) {
+        can.empty_tools = true;
+        can.empty_tools = shows(&can, &[user()], &[FIRST]);
     }
     can.system = shows(
         &can,
@@ -135,7 +143,9 @@ fn probe_calls(template: &Compiled, can: &mut Capabilities) {
         ];
         turns.extend(turns[1].calls.clone().iter().map(|call| result(&call.id)));
         let messages: Value = to_messages(&adapt(turns, can), can);
-        template.render(messages, None).ok()
+        template
+            .render(messages, can.empty_tools.then(|| json!([])))
+            .ok()
     };
     for form in [Arguments::Text, Arguments::Object] {
         can.arguments = form;
