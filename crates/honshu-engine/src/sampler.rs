@@ -330,7 +330,7 @@ fn weight(x: f32) -> f32 {
     let n = shifted.to_bits().wrapping_sub(ROUND.to_bits());
     let f = t - (shifted - ROUND);
     let p = 1.0
-        + f * (0.693_147_2
+        + f * (std::f32::consts::LN_2
             + f * (0.240_226_5 + f * (0.055_504_11 + f * (0.009_618_13 + f * 0.001_333_356))));
     let scale = f32::from_bits(n.wrapping_add(127) << 23);
     if x > -87.0 { p * scale } else { 0.0 }

@@ -1,11 +1,13 @@
 //! The engine with the real small model: what a caller sees of batching, sharing, cancelling and stopping.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use honshu_engine::{
-    Constraint, EngineError, FinishReason, Job, JobEvent, JobEvents, JobUsage, LoadError,
+    Constraint, EngineError, FinishReason, Job, JobEvent, JobEvents, JobUsage, KvLayout, LoadError,
     LoadOptions, LoadedModel, Sampling, SubmitError, Token, TokenLogprob, TokenMask,
 };
 
@@ -137,9 +139,13 @@ fn the_capital_of_france_is_paris_and_usage_is_exact() {
     assert!(!answer.text.contains("<|im_end|>"));
 }
 
+/// Rounding depends on where cells lie in a pool, so only parts of the cache make this exact.
 #[test]
 fn greedy_answers_are_equal_alone_and_batched() {
-    let model = shared();
+    let model = &load(&LoadOptions {
+        kv_layout: KvLayout::Parts,
+        ..options()
+    });
     let questions = [
         "Name three colours.",
         "What is water?",
@@ -260,9 +266,10 @@ fn characters_split_over_tokens_arrive_whole_and_a_constraint_ends_the_answer() 
     let model = shared();
     let text = "東京🗼 naïve";
     let script = model.tokenize(text, false, false).unwrap();
+    let part = |t: &&Token| std::str::from_utf8(model.token_bytes(**t)).is_err();
     assert!(
-        script.len() > text.chars().count(),
-        "the tokenizer splits characters, else this tests nothing"
+        script.iter().filter(part).count() >= 2,
+        "no token is a part of a character, so this tests nothing"
     );
     let job = Job {
         constraint: Some(Box::new(Script(script, 0))),
@@ -446,7 +453,14 @@ fn a_full_cache_preempts_and_every_answer_still_comes_whole() {
     for (i, answer) in (1..).zip(squeezed) {
         let alone = read(shared().submit(job(shared(), i)).unwrap());
         assert_eq!(answer.tokens, 180);
-        assert_eq!(answer.text, alone.text);
+        // Computed again in another batch, so rounding may differ in the end, but not the beginning.
+        let same = answer
+            .text
+            .bytes()
+            .zip(alone.text.bytes())
+            .take_while(|(a, b)| a == b)
+            .count();
+        assert!(same >= 40, "{:?} and {:?}", answer.text, alone.text);
     }
 }
 

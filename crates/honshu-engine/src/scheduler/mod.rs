@@ -110,6 +110,10 @@ pub(crate) struct Engine {
     cells: Cells,
     queue: Queue,
     /// Answers that lost their cells; they come back before anybody new.
+    #[expect(
+        clippy::vec_box,
+        reason = "a running answer moves between slots and this list without being copied"
+    )]
     preempted: Vec<Box<Active>>,
     budget: Budget,
     threads: Threads,
