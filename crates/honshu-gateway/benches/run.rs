@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use honshu_domain::{Error, Region, Timeouts, UsageLog, UsageRow};
+use honshu_domain::{Error, PublicId, Region, SystemEntropy, Timeouts, UsageLog, UsageRow};
 use honshu_gateway::{Call, Gateway, GatewayParts, Limits, Step};
+use honshu_policy::{Authorizer as _, Permission, Target};
 use honshu_testkit::{
     Act, AllowAll, FakeBackend, MemoryCatalogue, compartment, model, principal, request,
 };
@@ -57,6 +58,27 @@ fn runs(criterion: &mut Criterion) {
             ..Timeouts::default()
         },
     };
+    let allow = AllowAll::new();
+    criterion.bench_function("of which the policy decision", |bencher| {
+        let target = Target::new(call.compartment.as_str()).model("test.model");
+        bencher.iter(|| {
+            allow
+                .authorize(&call.principal, Permission::GENERATIVE_AI_CHAT, &target)
+                .unwrap()
+        });
+    });
+    criterion.bench_function("of which the run's id", |bencher| {
+        bencher.iter(|| PublicId::generate("run_", &SystemEntropy));
+    });
+    criterion.bench_function("of which a task and a channel", |bencher| {
+        bencher.iter(|| {
+            runtime.block_on(async {
+                let (sender, mut receiver) = tokio::sync::mpsc::channel(32);
+                tokio::spawn(async move { sender.send(1).await });
+                receiver.recv().await
+            })
+        });
+    });
     let request = Arc::new(request("test.model", "hello"));
     for pieces in [1, 1_000] {
         let gateway = gateway(pieces);

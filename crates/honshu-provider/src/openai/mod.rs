@@ -85,7 +85,7 @@ impl OpenAiProvider {
         let name: HeaderName = name
             .parse()
             .map_err(|_| format!("`{name}` is not a header's name"))?;
-        if [AUTHORIZATION, CONTENT_TYPE, ACCEPT].contains(&name) && name != AUTHORIZATION {
+        if name == CONTENT_TYPE || name == ACCEPT {
             return Err(format!("`{name}` is set by Honshu"));
         }
         let mut value = HeaderValue::from_str(value)
