@@ -87,16 +87,16 @@ def test_the_real_small_model_answers(honshu_with_model):
     honshu = honshu_with_model.start()
     honshu.key = honshu.make_key()
     sdk = client(honshu)
-    response = sdk.responses.create(model=SMALL_MODEL, input="What is the capital of France?", temperature=0)
-    assert "Paris" in response.output_text
+    response = sdk.responses.create(model=SMALL_MODEL, input="What is the capital of Japan?", temperature=0)
+    assert "Tokyo" in response.output_text
     assert response.model == SMALL_MODEL
     streamed = "".join(
         event.delta for event in sdk.responses.create(
-            model=SMALL_MODEL, input="What is the capital of France?", temperature=0, stream=True)
+            model=SMALL_MODEL, input="What is the capital of Japan?", temperature=0, stream=True)
         if event.type == "response.output_text.delta")
     assert streamed == response.output_text
     chat = sdk.chat.completions.create(
-        model=SMALL_MODEL, messages=[{"role": "user", "content": "What is the capital of France?"}],
+        model=SMALL_MODEL, messages=[{"role": "user", "content": "What is the capital of Japan?"}],
         temperature=0, logprobs=True, top_logprobs=2, max_completion_tokens=8)
     assert chat.choices[0].finish_reason in ("length", "stop")
     assert "".join(t.token for t in chat.choices[0].logprobs.content) == chat.choices[0].message.content

@@ -227,6 +227,10 @@ fn unsafe_code(file: &str, text: &str, problems: &mut Vec<String>) {
 
 /// Words that tell of the machine something was written on rather than of Honshu.
 fn words(file: &str, text: &str, problems: &mut Vec<String>) {
+    // Test data holds bytes that others send.
+    if file.starts_with("testdata/") {
+        return;
+    }
     if file.ends_with("Cargo.lock") || file.ends_with("package-lock.json") || file == "LICENSE" {
         return;
     }

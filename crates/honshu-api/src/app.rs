@@ -100,7 +100,10 @@ impl App {
         let mut router = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
-            .route("/20231130/actions/{operation}", any(native::not_implemented));
+            .route(
+                "/20231130/actions/{operation}",
+                any(native::not_implemented),
+            );
         for base in OPENAI_BASES {
             router = router.nest(base, openai::routes());
         }
@@ -130,10 +133,12 @@ impl App {
             .and_then(|host| host.to_str().ok())
             .map(|host| host.rsplit_once(':').map_or(host, |(name, _port)| name));
         if let Some(host) = host
-            && let Some(route) = self
-                .regions
-                .iter()
-                .find(|route| route.hosts.iter().any(|name| name.eq_ignore_ascii_case(host)))
+            && let Some(route) = self.regions.iter().find(|route| {
+                route
+                    .hosts
+                    .iter()
+                    .any(|name| name.eq_ignore_ascii_case(host))
+            })
         {
             return route.region.clone();
         }
@@ -171,10 +176,7 @@ async fn surround(State(app): State<App>, mut request: Request, next: Next) -> R
         headers.insert(HeaderName::from_static("x-request-id"), request_id);
         headers.insert(HeaderName::from_static("opc-request-id"), opc_request_id);
     }
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("no-store"),
-    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
         HeaderName::from_static("x-content-type-options"),
         HeaderValue::from_static("nosniff"),
@@ -203,9 +205,9 @@ fn opc_request_id(headers: &HeaderMap, request_id: &RequestId) -> Arc<str> {
         Some(client)
             if !client.is_empty()
                 && client.len() <= CLIENT_REQUEST_ID_BYTES_MAX
-                && client
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'/' | b'.')) =>
+                && client.bytes().all(|b| {
+                    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'/' | b'.')
+                }) =>
         {
             format!("{client}/{request_id}").into()
         }

@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 
 /// Which API a path belongs to; it decides the shape of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Plane {
+pub(crate) enum Plane {
     /// OpenAI-compatible paths.
     OpenAi,
     /// OCI native inference, `/20231130/actions/*`.
@@ -49,7 +49,7 @@ pub(crate) const OPENAI_BASES: [&str; 4] = [
 
 /// What the head of a request told.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub(crate) struct Context {
     /// The id under which the log has this request.
     pub request_id: RequestId,
     /// `clientId/serverId`, as OCI's `opc-request-id`; only the server's part where the client sent none.

@@ -28,7 +28,10 @@ const NOT_BUILT: [&str; 8] = [
 /// The routes.
 pub(crate) fn routes() -> Router<App> {
     let mut router = Router::new()
-        .route("/compartments", post_only(create_compartment).get(list_compartments))
+        .route(
+            "/compartments",
+            post_only(create_compartment).get(list_compartments),
+        )
         .route(
             "/compartments/{id}",
             get(get_compartment)

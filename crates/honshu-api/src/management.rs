@@ -49,7 +49,10 @@ pub(crate) fn routes() -> Router<App> {
             get(get_api_key).put(update_api_key).delete(delete_api_key),
         )
         .route("/apikeys/{id}/actions/renew", post_only(renew_api_key))
-        .route("/apikeys/{id}/actions/setstate", post_only(set_api_key_state))
+        .route(
+            "/apikeys/{id}/actions/setstate",
+            post_only(set_api_key_state),
+        )
         .route(
             "/apikeys/{id}/actions/changeCompartment",
             post_only(change_api_key_compartment),
@@ -177,11 +180,7 @@ async fn list_api_keys(
     respond::finish(&context, result.await)
 }
 
-async fn get_api_key(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
+async fn get_api_key(State(app): State<App>, Path(id): Path<String>, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
@@ -257,7 +256,11 @@ async fn change_api_key_compartment(
             .control
             .change_api_key_compartment(&call.ctx, &id, details, call.if_match())
             .await?;
-        Ok(respond::with_header(respond::no_content(), "etag", &moved.etag))
+        Ok(respond::with_header(
+            respond::no_content(),
+            "etag",
+            &moved.etag,
+        ))
     };
     respond::finish(&context, result.await)
 }
@@ -290,7 +293,14 @@ async fn list_models(
         let compartment =
             app.control
                 .resolve_compartment(&call.ctx, Operation::ListModels, &compartment)?;
-        authorize(&app, &context, &call.ctx, Permission::GENERATIVE_AI_MODEL_INSPECT, &compartment, Operation::ListModels)?;
+        authorize(
+            &app,
+            &context,
+            &call.ctx,
+            Permission::GENERATIVE_AI_MODEL_INSPECT,
+            &compartment,
+            Operation::ListModels,
+        )?;
         let wanted = |name: &str, value: Option<&str>| {
             query
                 .get(name)
@@ -322,7 +332,14 @@ async fn get_model(State(app): State<App>, Path(id): Path<String>, request: Requ
         let call = Call::read(&app, &context, request).await?;
         // Models are the service's own: they are read in the caller's tenancy.
         let tenancy = call.ctx.principal.tenancy.clone();
-        authorize(&app, &context, &call.ctx, Permission::GENERATIVE_AI_MODEL_READ, &tenancy, Operation::GetModel)?;
+        authorize(
+            &app,
+            &context,
+            &call.ctx,
+            Permission::GENERATIVE_AI_MODEL_READ,
+            &tenancy,
+            Operation::GetModel,
+        )?;
         app.catalogue
             .list(&context.region)
             .iter()
@@ -385,9 +402,7 @@ fn summary(context: &Context, name: &str, resolved: &Resolved) -> oci::ModelSumm
             .map(|capability| capability.as_str().to_owned())
             .collect(),
         lifecycle_state: "ACTIVE".to_owned(),
-        lifecycle_details: resolved
-            .alias
-            .then(|| format!("an alias of {}", model.id)),
+        lifecycle_details: resolved.alias.then(|| format!("an alias of {}", model.id)),
         time_created: model.created,
         model_type: "BASE".to_owned(),
         display_name: Some(name.to_owned()),

@@ -8,8 +8,7 @@ use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
 use honshu_domain::{
-    Dialect, Entropy, Error, ErrorKind, InferenceRequest, PublicId, Resolved, Result,
-    SystemEntropy,
+    Dialect, Entropy, Error, ErrorKind, InferenceRequest, PublicId, Resolved, Result, SystemEntropy,
 };
 use honshu_gateway::Call;
 use honshu_wire::models::{self, ModelEntry};
@@ -30,8 +29,14 @@ const PARSE_INLINE_BYTES_MAX: usize = 512 * 1024;
 /// The routes below each base.
 pub(crate) fn routes() -> Router<App> {
     Router::new()
-        .route("/responses", post_only(create_response).get(websocket_refused))
-        .route("/responses/{id}", get(stored_response).delete(stored_response))
+        .route(
+            "/responses",
+            post_only(create_response).get(websocket_refused),
+        )
+        .route(
+            "/responses/{id}",
+            get(stored_response).delete(stored_response),
+        )
         .route("/responses/{id}/cancel", post_only(stored_response))
         .route("/responses/{id}/input_items", get(stored_response))
         .route("/chat/completions", post_only(create_chat_completion))
@@ -212,7 +217,10 @@ async fn retrieve_model(
             .ok_or_else(|| {
                 Error::new(
                     ErrorKind::ModelNotFound,
-                    format!("The model `{}` does not exist or you do not have access to it.", respond::shown(&id)),
+                    format!(
+                        "The model `{}` does not exist or you do not have access to it.",
+                        respond::shown(&id)
+                    ),
                 )
             })
     });

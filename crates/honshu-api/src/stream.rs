@@ -69,9 +69,9 @@ pub(crate) fn streamed(
 ) -> Response {
     let entropy: &dyn Entropy = &SystemEntropy;
     let encoder = match dialect {
-        Dialect::Responses => {
-            Encoder::Responses(Box::new(responses::StreamEncoder::new(head, request, entropy)))
-        }
+        Dialect::Responses => Encoder::Responses(Box::new(responses::StreamEncoder::new(
+            head, request, entropy,
+        ))),
         Dialect::ChatCompletions => {
             Encoder::Chat(Box::new(chat::StreamEncoder::new(head, request, entropy)))
         }

@@ -41,8 +41,11 @@ pub(crate) struct Answer {
 impl Answer {
     /// The body as `T`.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Failure::new(format!("the server's answer is not what was expected: {error}")))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Failure::new(format!(
+                "the server's answer is not what was expected: {error}"
+            ))
+        })
     }
 }
 
@@ -78,9 +81,10 @@ impl Api {
         let mut page: Option<String> = None;
         loop {
             let joint = if target.contains('?') { '&' } else { '?' };
-            let paged = page
-                .as_ref()
-                .map_or_else(|| target.to_owned(), |page| format!("{target}{joint}page={}", escape(page)));
+            let paged = page.as_ref().map_or_else(
+                || target.to_owned(),
+                |page| format!("{target}{joint}page={}", escape(page)),
+            );
             let answer = self.call(Method::GET, &paged, None, &[]).await?;
             match answer.json::<Value>()? {
                 Value::Array(more) => items.extend(more),
@@ -117,7 +121,9 @@ impl Api {
 
     /// `DELETE`.
     pub(crate) async fn delete(&self, target: &str) -> Result<()> {
-        self.call(Method::DELETE, target, None, &[]).await.map(|_| ())
+        self.call(Method::DELETE, target, None, &[])
+            .await
+            .map(|_| ())
     }
 
     /// One signed call, its whole answer read.
@@ -149,8 +155,7 @@ impl Api {
         body: Vec<u8>,
         headers: &[(&'static str, &str)],
     ) -> Result<EgressBody> {
-        let (status, headers, body) =
-            self.send(Method::POST, target, Some(body), headers).await?;
+        let (status, headers, body) = self.send(Method::POST, target, Some(body), headers).await?;
         if status.is_success() {
             return Ok(body);
         }
@@ -176,8 +181,16 @@ impl Api {
             .header(header::ACCEPT, "application/json");
         let authority = http::Uri::try_from(&self.endpoint)
             .ok()
-            .and_then(|uri| uri.authority().map(|authority| authority.as_str().to_owned()))
-            .ok_or_else(|| Failure::usage(format!("`{}` is not a URL such as http://127.0.0.1:8080", self.endpoint)))?;
+            .and_then(|uri| {
+                uri.authority()
+                    .map(|authority| authority.as_str().to_owned())
+            })
+            .ok_or_else(|| {
+                Failure::usage(format!(
+                    "`{}` is not a URL such as http://127.0.0.1:8080",
+                    self.endpoint
+                ))
+            })?;
         request = request.header(header::HOST, authority);
         for (name, value) in extra {
             request = request.header(*name, *value);
@@ -229,12 +242,13 @@ fn check(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<()> {
 
 /// Percent-encodes a path segment or query value.
 pub(crate) fn escape(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-        out
-    })
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut out, byte| {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+                out.push(char::from(byte));
+            } else {
+                out.push_str(&format!("%{byte:02X}"));
+            }
+            out
+        })
 }

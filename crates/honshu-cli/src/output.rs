@@ -123,7 +123,11 @@ impl Output {
             printable_lines(&failure.message)
         ));
         if let Some(id) = &failure.request_id {
-            self.say(format!("  {} {}", self.lang.pick("request id:", "リクエストID:"), printable(id)));
+            self.say(format!(
+                "  {} {}",
+                self.lang.pick("request id:", "リクエストID:"),
+                printable(id)
+            ));
         }
         if let Some(hint) = &failure.hint {
             self.say(format!("{} {hint}", self.lang.pick("hint:", "ヒント:")));
@@ -143,7 +147,13 @@ fn closed(error: std::io::Error) -> Failure {
 /// Columns that a text takes in a terminal; East Asian characters take two.
 fn display_width(text: &str) -> usize {
     text.chars()
-        .map(|c| if ('\u{1100}'..='\u{ffdc}').contains(&c) { 2 } else { 1 })
+        .map(|c| {
+            if ('\u{1100}'..='\u{ffdc}').contains(&c) {
+                2
+            } else {
+                1
+            }
+        })
         .sum()
 }
 
@@ -177,7 +187,10 @@ mod tests {
     #[test]
     fn control_codes_do_not_reach_the_terminal() {
         assert_eq!(printable("a\x1b[31mb\nc"), "a\u{fffd}[31mb\u{fffd}c");
-        assert_eq!(printable_lines("a\x1b]0;x\x07b\n\tc\u{9b}d"), "a]0;xb\n\tcd");
+        assert_eq!(
+            printable_lines("a\x1b]0;x\x07b\n\tc\u{9b}d"),
+            "a]0;xb\n\tcd"
+        );
     }
 
     #[test]

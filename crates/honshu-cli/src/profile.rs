@@ -58,15 +58,24 @@ impl Global {
         })?;
         let need = |name: &str| {
             values.get(name).cloned().ok_or_else(|| {
-                Failure::config(format!("the profile [{section}] in {} has no `{name}`", path.display()))
+                Failure::config(format!(
+                    "the profile [{section}] in {} has no `{name}`",
+                    path.display()
+                ))
             })
         };
         let key_file = expand_home(&need("key_file")?);
         let pem = read_small(&key_file).map_err(|error| {
-            Failure::config(format!("cannot read the signing key {}: {error}", key_file.display()))
+            Failure::config(format!(
+                "cannot read the signing key {}: {error}",
+                key_file.display()
+            ))
         })?;
         let key = PrivateKey::from_pem(&pem).map_err(|error| {
-            Failure::config(format!("cannot use the signing key {}: {error}", key_file.display()))
+            Failure::config(format!(
+                "cannot use the signing key {}: {error}",
+                key_file.display()
+            ))
         })?;
         let (tenancy, user, fingerprint) = (need("tenancy")?, need("user")?, need("fingerprint")?);
         Ok(Profile {
@@ -95,7 +104,11 @@ impl Global {
             None => endpoints.find(profile_region).or_else(|| endpoints.first()),
         };
         found.ok_or_else(|| {
-            let names: Vec<&str> = endpoints.regions.iter().map(|r| r.region.as_str()).collect();
+            let names: Vec<&str> = endpoints
+                .regions
+                .iter()
+                .map(|r| r.region.as_str())
+                .collect();
             Failure::usage(format!(
                 "the server has no region `{}`; it has {}",
                 region.unwrap_or(profile_region),
@@ -132,7 +145,9 @@ impl Endpoints {
 
 fn read_small(path: &Path) -> std::io::Result<String> {
     if std::fs::metadata(path)?.len() > FILE_BYTES_MAX {
-        return Err(std::io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+        return Err(std::io::Error::other(format!(
+            "larger than {FILE_BYTES_MAX} bytes"
+        )));
     }
     std::fs::read_to_string(path)
 }
@@ -153,7 +168,10 @@ fn ini_section(text: &str, wanted: &str) -> Option<HashMap<String, String>> {
         if line.is_empty() || line.starts_with('#') || line.starts_with(';') {
             continue;
         }
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             current = name.trim().to_owned();
             sections.entry(current.clone()).or_default();
         } else if let Some((name, value)) = line.split_once('=') {
@@ -177,7 +195,10 @@ mod tests {
     fn a_profile_inherits_from_default() {
         let text = "[DEFAULT]\nuser = a\nregion=r\n# no\n[OTHER]\nuser=b\n";
         let other = ini_section(text, "OTHER").unwrap();
-        assert_eq!((other["user"].as_str(), other["region"].as_str()), ("b", "r"));
+        assert_eq!(
+            (other["user"].as_str(), other["region"].as_str()),
+            ("b", "r")
+        );
         assert!(ini_section(text, "MISSING").is_none());
     }
 }

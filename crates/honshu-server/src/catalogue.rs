@@ -91,12 +91,15 @@ pub(crate) struct Sources<'a> {
     pub(crate) clock: &'a dyn Clock,
 }
 
+/// Models by id, each with the regions that it is limited to.
+type Scoped = HashMap<Arc<str>, (Arc<Model>, Vec<String>)>;
+
 /// Builds a snapshot. What does not hold together (an alias of a model that is not there, a deployment on a
 /// model that was not pulled) is left out and named in the second part of the result.
 pub(crate) fn build(sources: &Sources<'_>) -> (Snapshot, Vec<String>) {
     let mut warnings = Vec::new();
     let created = sources.clock.now();
-    let mut models: HashMap<Arc<str>, (Arc<Model>, Vec<String>)> = HashMap::new();
+    let mut models: Scoped = HashMap::new();
     for engine in sources.engine {
         let model = Model {
             id: Arc::clone(&engine.id),
@@ -117,7 +120,10 @@ pub(crate) fn build(sources: &Sources<'_>) -> (Snapshot, Vec<String>) {
     for raw in sources.models {
         let deployments = deployments(sources, raw, &mut warnings);
         if deployments.is_empty() {
-            warnings.push(format!("the model `{}` has nothing to run on and is not served", raw.id));
+            warnings.push(format!(
+                "the model `{}` has nothing to run on and is not served",
+                raw.id
+            ));
             continue;
         }
         let id: Arc<str> = raw.id.as_str().into();
@@ -140,13 +146,23 @@ pub(crate) fn build(sources: &Sources<'_>) -> (Snapshot, Vec<String>) {
         let mut names = Names::default();
         for (id, (model, scope)) in &models {
             if here(scope) {
-                names.add(name, id, Resolved { model: Arc::clone(model), alias: false });
+                names.add(
+                    name,
+                    id,
+                    Resolved {
+                        model: Arc::clone(model),
+                        alias: false,
+                    },
+                );
             }
         }
         for alias in sources.aliases.iter().filter(|alias| here(&alias.regions)) {
             match models.get(alias.model.as_str()) {
                 Some((model, scope)) if here(scope) => {
-                    let resolved = Resolved { model: Arc::clone(model), alias: true };
+                    let resolved = Resolved {
+                        model: Arc::clone(model),
+                        alias: true,
+                    };
                     names.add(name, &alias.name.as_str().into(), resolved);
                 }
                 _ => warnings.push(format!(
@@ -175,7 +191,10 @@ fn deployments(
 ) -> Vec<Deployment> {
     let mut deployments = Vec::new();
     for deployment in &raw.deployment {
-        let upstream = deployment.upstream.clone().unwrap_or_else(|| raw.id.clone());
+        let upstream = deployment
+            .upstream
+            .clone()
+            .unwrap_or_else(|| raw.id.clone());
         let backend = if deployment.provider == "engine" {
             sources
                 .engine

@@ -14,7 +14,7 @@ use serde::Deserialize;
 /// The configuration file as written.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct RawConfig {
+pub(crate) struct RawConfig {
     /// Where and how to listen.
     pub server: RawServer,
     /// Certificates; absent means plain HTTP.
@@ -40,7 +40,7 @@ pub struct RawConfig {
 /// `[server]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct RawServer {
+pub(crate) struct RawServer {
     /// `ADDRESS:PORT` for a server of one region. Default `127.0.0.1:8080`.
     pub listen: Option<String>,
     /// Seconds that running answers get after SIGTERM. Default 30.
@@ -50,7 +50,7 @@ pub struct RawServer {
 /// `[tls]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawTls {
+pub(crate) struct RawTls {
     /// PEM file with the certificate chain.
     pub certificate: PathBuf,
     /// PEM file with the private key.
@@ -60,7 +60,7 @@ pub struct RawTls {
 /// `[database]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct RawDatabase {
+pub(crate) struct RawDatabase {
     /// Only `sqlite:` (the default, in the data directory) in this version.
     pub url: Option<String>,
 }
@@ -68,7 +68,7 @@ pub struct RawDatabase {
 /// `[limits]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct RawLimits {
+pub(crate) struct RawLimits {
     /// Open connections. Default 10,000, less where the process may open fewer files.
     pub connections_max: Option<usize>,
     /// Bytes of a JSON body. Default 10 MiB.
@@ -90,7 +90,7 @@ pub struct RawLimits {
 /// `[engine]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct RawEngine {
+pub(crate) struct RawEngine {
     /// Threads for inference. Default: what the engine measures best.
     pub threads: Option<u32>,
     /// Context cells of each loaded model, shared by its sequences. Default 8,192.
@@ -108,7 +108,7 @@ pub struct RawEngine {
 /// `[telemetry]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct RawTelemetry {
+pub(crate) struct RawTelemetry {
     /// A filter such as `info` or `honshu_gateway=debug,info`. Default `info`.
     pub log: Option<String>,
     /// `text` or `json`. Default `text` on a terminal, else `json`.
@@ -118,7 +118,7 @@ pub struct RawTelemetry {
 /// `[[region]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawRegion {
+pub(crate) struct RawRegion {
     /// For example `ap-osaka-1`.
     pub name: String,
     /// Three letters, for example `KIX`; known for OCI's regions.
@@ -133,7 +133,7 @@ pub struct RawRegion {
 /// `[[provider]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawProvider {
+pub(crate) struct RawProvider {
     /// The name that deployments use.
     pub name: String,
     /// `openai` or `scripted`; `engine` is always there.
@@ -149,7 +149,7 @@ pub struct RawProvider {
 /// `[[model]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawModel {
+pub(crate) struct RawModel {
     /// `<vendor>.<model>`.
     pub id: String,
     /// The vendor; default the id's first word.
@@ -169,7 +169,7 @@ pub struct RawModel {
 /// `[model.price]`, in US dollars for a million tokens.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawPrice {
+pub(crate) struct RawPrice {
     /// For input tokens.
     pub input: f64,
     /// For cached input tokens; default as `input`.
@@ -181,7 +181,7 @@ pub struct RawPrice {
 /// `[[model.deployment]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawDeployment {
+pub(crate) struct RawDeployment {
     /// A provider's name, or `engine`.
     pub provider: String,
     /// The provider's name for the model; for `engine` the id of a pulled model or the path of a GGUF.
@@ -193,7 +193,7 @@ pub struct RawDeployment {
 /// `[[alias]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawAlias {
+pub(crate) struct RawAlias {
     /// The name that callers use.
     pub name: String,
     /// The model's id.
@@ -234,7 +234,7 @@ pub enum ConfigError {
 
 /// The configuration, checked.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// Regions with their listeners, at least one.
     pub regions: Vec<RegionConfig>,
     /// Certificates.
@@ -257,7 +257,7 @@ pub struct Config {
 
 /// A region with its way in.
 #[derive(Debug, Clone)]
-pub struct RegionConfig {
+pub(crate) struct RegionConfig {
     /// Name and key.
     pub region: Region,
     /// Its own listener.
@@ -268,7 +268,7 @@ pub struct RegionConfig {
 
 /// An upstream.
 #[derive(Debug, Clone)]
-pub struct ProviderConfig {
+pub(crate) struct ProviderConfig {
     /// Its name.
     pub name: String,
     /// What it is.
@@ -277,7 +277,7 @@ pub struct ProviderConfig {
 
 /// What an upstream is.
 #[derive(Debug, Clone)]
-pub enum ProviderKind {
+pub(crate) enum ProviderKind {
     /// Speaks OpenAI's API.
     OpenAi {
         /// The URL up to and including `/v1`.
@@ -295,7 +295,7 @@ pub enum ProviderKind {
 
 /// Where a provider's key is.
 #[derive(Debug, Clone)]
-pub enum CredentialSource {
+pub(crate) enum CredentialSource {
     /// An environment variable.
     Env(String),
     /// A file.
@@ -303,14 +303,14 @@ pub enum CredentialSource {
 }
 
 /// The address of a server without configuration.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
 impl Config {
     /// Reads and checks a file. Relative paths in it are relative to the file.
     ///
     /// # Errors
     /// [`ConfigError`], with every problem found.
-    pub fn read(path: &Path, listen: Option<SocketAddr>) -> Result<Self, ConfigError> {
+    pub(crate) fn read(path: &Path, listen: Option<SocketAddr>) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
             source,
@@ -322,7 +322,7 @@ impl Config {
     ///
     /// # Errors
     /// Never in practice: the defaults are valid.
-    pub fn without_file(listen: Option<SocketAddr>) -> Result<Self, ConfigError> {
+    pub(crate) fn without_file(listen: Option<SocketAddr>) -> Result<Self, ConfigError> {
         Self::check(RawConfig::default(), Path::new("defaults"), listen)
     }
 
@@ -330,7 +330,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`], with every problem found.
-    pub fn parse(
+    pub(crate) fn parse(
         text: &str,
         path: &Path,
         listen: Option<SocketAddr>,
@@ -342,11 +342,7 @@ impl Config {
         Self::check(raw, path, listen)
     }
 
-    fn check(
-        raw: RawConfig,
-        path: &Path,
-        listen: Option<SocketAddr>,
-    ) -> Result<Self, ConfigError> {
+    fn check(raw: RawConfig, path: &Path, listen: Option<SocketAddr>) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let base = path.parent().unwrap_or_else(|| Path::new("."));
         let regions = check_regions(&raw, listen, &mut problems);
@@ -354,7 +350,13 @@ impl Config {
         let providers = check_providers(&raw.provider, base, &mut problems);
         let provider_names: HashSet<&str> = providers.iter().map(|p| p.name.as_str()).collect();
         let mut models = raw.model;
-        check_models(&mut models, base, &region_names, &provider_names, &mut problems);
+        check_models(
+            &mut models,
+            base,
+            &region_names,
+            &provider_names,
+            &mut problems,
+        );
         check_aliases(&raw.alias, &models, &region_names, &mut problems);
         check_database(raw.database.url.as_deref(), &mut problems);
         let tls = raw.tls.map(|tls| RawTls {
@@ -364,7 +366,9 @@ impl Config {
         if let Some(format) = raw.telemetry.log_format.as_deref()
             && !matches!(format, "text" | "json")
         {
-            problems.push(format!("`telemetry.log_format` is `{format}`; write `text` or `json`"));
+            problems.push(format!(
+                "`telemetry.log_format` is `{format}`; write `text` or `json`"
+            ));
         }
         check_limits(&raw.limits, &raw.engine, &mut problems);
         if problems.is_empty() {
@@ -396,11 +400,9 @@ fn check_regions(
     if raw.region.is_empty() {
         let address = match (listen, raw.server.listen.as_deref()) {
             (Some(address), _) => Some(address),
-            (None, text) => parse_address(
-                "server.listen",
-                text.unwrap_or(DEFAULT_LISTEN),
-                problems,
-            ),
+            (None, text) => {
+                parse_address("server.listen", text.unwrap_or(DEFAULT_LISTEN), problems)
+            }
         };
         return vec![RegionConfig {
             region: Region::local(),
@@ -421,10 +423,16 @@ fn check_regions(
     for (index, region) in raw.region.iter().enumerate() {
         let at = format!("region[{index}]");
         if !is_region_name(&region.name) {
-            problems.push(format!("`{at}.name` is `{}`; write a name such as `ap-osaka-1`", region.name));
+            problems.push(format!(
+                "`{at}.name` is `{}`; write a name such as `ap-osaka-1`",
+                region.name
+            ));
         }
         if !seen_names.insert(region.name.clone()) {
-            problems.push(format!("`{at}.name`: the region `{}` is there twice", region.name));
+            problems.push(format!(
+                "`{at}.name`: the region `{}` is there twice",
+                region.name
+            ));
         }
         let key = region
             .key
@@ -433,7 +441,9 @@ fn check_regions(
         let key = match key {
             Some(key) if key.len() == 3 && key.bytes().all(|b| b.is_ascii_alphabetic()) => key,
             Some(key) => {
-                problems.push(format!("`{at}.key` is `{key}`; write three letters such as `KIX`"));
+                problems.push(format!(
+                    "`{at}.key` is `{key}`; write three letters such as `KIX`"
+                ));
                 key
             }
             None => {
@@ -454,14 +464,20 @@ fn check_regions(
         {
             problems.push(format!("`{at}.listen`: two regions listen on {address}; give each its own port, or use `hosts`"));
         }
-        let hosts: Vec<String> = region.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        let hosts: Vec<String> = region
+            .hosts
+            .iter()
+            .map(|host| host.to_ascii_lowercase())
+            .collect();
         for host in &hosts {
             if !seen_hosts.insert(host.clone()) {
                 problems.push(format!("`{at}.hosts`: `{host}` means two regions"));
             }
         }
         if address.is_none() && hosts.is_empty() {
-            problems.push(format!("`{at}` has neither `listen` nor `hosts`: nothing leads to it"));
+            problems.push(format!(
+                "`{at}` has neither `listen` nor `hosts`: nothing leads to it"
+            ));
         }
         regions.push(RegionConfig {
             region: Region::new(&region.name, &key),
@@ -520,13 +536,18 @@ fn check_providers(
     for (index, provider) in raw.iter().enumerate() {
         let at = format!("provider[{index}]");
         if !names.insert(provider.name.clone()) {
-            problems.push(format!("`{at}.name`: the name `{}` is taken", provider.name));
+            problems.push(format!(
+                "`{at}.name`: the name `{}` is taken",
+                provider.name
+            ));
         }
         let kind = match provider.kind.as_str() {
             "scripted" => ProviderKind::Scripted,
             "openai" => {
                 let Some(base_url) = provider.base_url.clone() else {
-                    problems.push(format!("`{at}.base_url` is missing; write a URL such as `https://host/v1`"));
+                    problems.push(format!(
+                        "`{at}.base_url` is missing; write a URL such as `https://host/v1`"
+                    ));
                     continue;
                 };
                 let (chat, responses) = match provider.api.as_deref() {
@@ -534,19 +555,28 @@ fn check_providers(
                     Some("chat") => (true, false),
                     Some("responses") => (false, true),
                     Some(other) => {
-                        problems.push(format!("`{at}.api` is `{other}`; write `chat`, `responses` or `both`"));
+                        problems.push(format!(
+                            "`{at}.api` is `{other}`; write `chat`, `responses` or `both`"
+                        ));
                         (true, true)
                     }
                 };
                 ProviderKind::OpenAi {
                     base_url: base_url.trim_end_matches('/').to_owned(),
-                    credential: check_credential(&at, provider.credential.as_deref(), base, problems),
+                    credential: check_credential(
+                        &at,
+                        provider.credential.as_deref(),
+                        base,
+                        problems,
+                    ),
                     chat,
                     responses,
                 }
             }
             other => {
-                problems.push(format!("`{at}.kind` is `{other}`; this version knows `openai` and `scripted`"));
+                problems.push(format!(
+                    "`{at}.kind` is `{other}`; this version knows `openai` and `scripted`"
+                ));
                 continue;
             }
         };
@@ -586,22 +616,37 @@ fn check_models(
     let mut ids = HashSet::new();
     for (index, model) in models.iter_mut().enumerate() {
         let at = format!("model[{index}]");
-        if model.id.is_empty() || model.id.len() > 200 || model.id.chars().any(char::is_whitespace) {
-            problems.push(format!("`{at}.id` is `{}`; write an id such as `openai.gpt-oss-120b`", model.id));
+        if model.id.is_empty() || model.id.len() > 200 || model.id.chars().any(char::is_whitespace)
+        {
+            problems.push(format!(
+                "`{at}.id` is `{}`; write an id such as `openai.gpt-oss-120b`",
+                model.id
+            ));
         }
         if !ids.insert(model.id.clone()) {
-            problems.push(format!("`{at}.id`: the model `{}` is there twice", model.id));
+            problems.push(format!(
+                "`{at}.id`: the model `{}` is there twice",
+                model.id
+            ));
         }
         check_region_list(&at, &model.regions, regions, problems);
         if let Some(price) = &model.price {
-            for (name, value) in [("input", Some(price.input)), ("cached_input", price.cached_input), ("output", Some(price.output))] {
+            for (name, value) in [
+                ("input", Some(price.input)),
+                ("cached_input", price.cached_input),
+                ("output", Some(price.output)),
+            ] {
                 if value.is_some_and(|value| !(0.0..=1e9).contains(&value)) {
-                    problems.push(format!("`{at}.price.{name}` is not a price in dollars for a million tokens"));
+                    problems.push(format!(
+                        "`{at}.price.{name}` is not a price in dollars for a million tokens"
+                    ));
                 }
             }
         }
         if model.deployment.is_empty() {
-            problems.push(format!("`{at}` has no `[[model.deployment]]`: nothing could answer for it"));
+            problems.push(format!(
+                "`{at}` has no `[[model.deployment]]`: nothing could answer for it"
+            ));
         }
         for (place, deployment) in model.deployment.iter_mut().enumerate() {
             let at = format!("{at}.deployment[{place}]");
@@ -614,7 +659,10 @@ fn check_models(
                     Some(_) => {}
                 }
             } else if !providers.contains(deployment.provider.as_str()) {
-                problems.push(format!("`{at}.provider`: there is no provider `{}`", deployment.provider));
+                problems.push(format!(
+                    "`{at}.provider`: there is no provider `{}`",
+                    deployment.provider
+                ));
             }
         }
     }
@@ -637,7 +685,10 @@ fn check_aliases(
             problems.push(format!("`{at}.name`: `{}` is a model already", alias.name));
         }
         if aliases.iter().any(|other| other.name == alias.model) {
-            problems.push(format!("`{at}.model`: `{}` is an alias itself; name the model", alias.model));
+            problems.push(format!(
+                "`{at}.model`: `{}` is an alias itself; name the model",
+                alias.model
+            ));
         }
         let scopes = if alias.regions.is_empty() {
             regions.iter().map(|region| (*region).to_owned()).collect()
@@ -646,7 +697,10 @@ fn check_aliases(
         };
         for region in scopes {
             if !names.insert((alias.name.clone(), region.clone())) {
-                problems.push(format!("`{at}.name`: `{}` is there twice in {region}", alias.name));
+                problems.push(format!(
+                    "`{at}.name`: `{}` is there twice in {region}",
+                    alias.name
+                ));
             }
         }
     }
@@ -685,16 +739,30 @@ fn check_limits(limits: &RawLimits, engine: &RawEngine, problems: &mut Vec<Strin
     at_least_one("limits.connections_max", widen(limits.connections_max));
     at_least_one("limits.body_bytes_max", limits.body_bytes_max);
     at_least_one("limits.runs_max", widen(limits.runs_max));
-    at_least_one("limits.runs_per_principal_max", widen(limits.runs_per_principal_max));
-    at_least_one("limits.connect_timeout_seconds", limits.connect_timeout_seconds);
-    at_least_one("limits.first_event_timeout_seconds", limits.first_event_timeout_seconds);
+    at_least_one(
+        "limits.runs_per_principal_max",
+        widen(limits.runs_per_principal_max),
+    );
+    at_least_one(
+        "limits.connect_timeout_seconds",
+        limits.connect_timeout_seconds,
+    );
+    at_least_one(
+        "limits.first_event_timeout_seconds",
+        limits.first_event_timeout_seconds,
+    );
     at_least_one("limits.idle_timeout_seconds", limits.idle_timeout_seconds);
     at_least_one("limits.run_deadline_seconds", limits.run_deadline_seconds);
     at_least_one("engine.threads", engine.threads.map(u64::from));
-    at_least_one("engine.context_tokens", engine.context_tokens.map(u64::from));
+    at_least_one(
+        "engine.context_tokens",
+        engine.context_tokens.map(u64::from),
+    );
     at_least_one("engine.sequences_max", engine.sequences_max.map(u64::from));
     at_least_one("engine.memory_mib_max", engine.memory_mib_max);
     if engine.sequences_max.is_some_and(|sequences| sequences > 64) {
-        problems.push("`engine.sequences_max` is above 64, the most the engine can run at once".to_owned());
+        problems.push(
+            "`engine.sequences_max` is above 64, the most the engine can run at once".to_owned(),
+        );
     }
 }

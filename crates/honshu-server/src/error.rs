@@ -79,7 +79,10 @@ pub enum StartError {
 impl StartError {
     /// Whether the configuration or the surroundings are at fault: exit code 78.
     pub fn is_configuration(&self) -> bool {
-        !matches!(self, Self::Listen { .. } | Self::File { .. } | Self::Models(_))
+        !matches!(
+            self,
+            Self::Listen { .. } | Self::File { .. } | Self::Models(_)
+        )
     }
 
     /// The next step, where it is known.
@@ -87,8 +90,12 @@ impl StartError {
         Some(match self {
             Self::Listen { .. } => "stop what listens there, or choose another port with --listen",
             Self::NotInitialised { .. } => "run `honshu init` first, then `honshu serve`",
-            Self::Credential { .. } => "set the variable or create the file that `credential` names",
-            Self::Directory(_) => "stop the other process, or choose another directory with HONSHU_DATA_DIR",
+            Self::Credential { .. } => {
+                "set the variable or create the file that `credential` names"
+            }
+            Self::Directory(_) => {
+                "stop the other process, or choose another directory with HONSHU_DATA_DIR"
+            }
             _ => return None,
         })
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use honshu_control::{AdminProfile, Bootstrap, Initialised};
 use honshu_domain::{Clock, Entropy, Ocid, Region, SystemClock, SystemEntropy, known_region_key};
 
-pub use config::{Config, ConfigError, DEFAULT_LISTEN};
+pub use config::ConfigError;
 pub use endpoints::Endpoint;
 pub use engine::engine_self_test;
 pub use error::StartError;

@@ -66,7 +66,11 @@ impl Models {
     }
 
     /// Looks for changes for ever. `hup` is notified to look at once and take the configuration again.
-    pub(crate) async fn follow(self: Arc<Self>, catalogue: Arc<NodeCatalogue>, hup: Arc<tokio::sync::Notify>) {
+    pub(crate) async fn follow(
+        self: Arc<Self>,
+        catalogue: Arc<NodeCatalogue>,
+        hup: Arc<tokio::sync::Notify>,
+    ) {
         let mut models = self.store.generation().ok();
         let mut stamp = self.config_stamp();
         loop {
@@ -98,18 +102,28 @@ impl Models {
     /// Takes providers, models and aliases of a changed configuration. Listeners, limits and the engine are
     /// taken at the next start.
     fn reload(&self) {
-        let Some(path) = &self.config_path else { return };
+        let Some(path) = &self.config_path else {
+            return;
+        };
         let reloaded = Config::read(path, self.listen)
             .map_err(StartError::from)
             .and_then(|config| providers::build(&config).map(|providers| (config, providers)));
         match reloaded {
             Ok((config, mut providers)) => {
                 let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-                let same_ways_in = config.regions.iter().map(|r| (r.region.clone(), r.listen, &r.hosts)).eq(
-                    current.config.regions.iter().map(|r| (r.region.clone(), r.listen, &r.hosts)),
-                );
+                let same_ways_in = config
+                    .regions
+                    .iter()
+                    .map(|r| (r.region.clone(), r.listen, &r.hosts))
+                    .eq(current
+                        .config
+                        .regions
+                        .iter()
+                        .map(|r| (r.region.clone(), r.listen, &r.hosts)));
                 if !same_ways_in {
-                    tracing::warn!("regions and their addresses changed; that is taken at the next start");
+                    tracing::warn!(
+                        "regions and their addresses changed; that is taken at the next start"
+                    );
                 }
                 let regions = current.config.regions.clone();
                 tokio::spawn(Providers::follow_credentials(providers.take_credentials()));

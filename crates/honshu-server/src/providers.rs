@@ -99,14 +99,20 @@ fn read(source: &CredentialSource) -> Result<String, String> {
 
 impl Providers {
     /// Reads credentials again for ever. What cannot be read leaves the last good one in place.
-    pub(crate) async fn follow_credentials(credentials: Vec<(String, CredentialSource, Credential)>) {
+    pub(crate) async fn follow_credentials(
+        credentials: Vec<(String, CredentialSource, Credential)>,
+    ) {
         loop {
             tokio::time::sleep(CREDENTIAL_INTERVAL).await;
             for (provider, source, credential) in &credentials {
                 let result =
                     read(source).and_then(|secret| credential.set(&secret).map_err(str::to_owned));
                 if let Err(reason) = result {
-                    tracing::warn!(provider, reason, "the credential cannot be read again; the last one stays");
+                    tracing::warn!(
+                        provider,
+                        reason,
+                        "the credential cannot be read again; the last one stays"
+                    );
                 }
             }
         }

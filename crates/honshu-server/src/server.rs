@@ -99,7 +99,10 @@ impl Server {
         let bootstrap = Bootstrap::new(crate::clock(), crate::entropy());
         let pepper = bootstrap.pepper(&directory)?;
         let regions: Vec<_> = config.regions.iter().map(|r| r.region.clone()).collect();
-        let home = regions.first().cloned().unwrap_or_else(honshu_domain::Region::local);
+        let home = regions
+            .first()
+            .cloned()
+            .unwrap_or_else(honshu_domain::Region::local);
         let made_tenancy = matches!(
             bootstrap.run(&store, &directory, &pepper, &home).await?,
             Initialised::Made { .. }
@@ -255,7 +258,11 @@ impl Server {
         self.drain.cancel();
         let ended = tokio::time::timeout(self.drain_timeout, &mut self.edge).await;
         self.shutdown.cancel();
-        if ended.is_err() && tokio::time::timeout(LAST_WORDS, &mut self.edge).await.is_err() {
+        if ended.is_err()
+            && tokio::time::timeout(LAST_WORDS, &mut self.edge)
+                .await
+                .is_err()
+        {
             self.cut.cancel();
             let _ = (&mut self.edge).await;
         }
@@ -298,7 +305,9 @@ async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
     };
     let mut listeners = Vec::new();
     for region in &config.regions {
-        let Some(address) = region.listen else { continue };
+        let Some(address) = region.listen else {
+            continue;
+        };
         let socket = TcpListener::bind(address)
             .await
             .map_err(|error| StartError::Listen {
@@ -315,8 +324,14 @@ async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
 }
 
 fn endpoints(config: &Config, listeners: &[Listener]) -> Vec<Endpoint> {
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let first = listeners.first().and_then(|listener| listener.socket.local_addr().ok());
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let first = listeners
+        .first()
+        .and_then(|listener| listener.socket.local_addr().ok());
     config
         .regions
         .iter()
@@ -327,7 +342,9 @@ fn endpoints(config: &Config, listeners: &[Listener]) -> Vec<Endpoint> {
                 .and_then(|listener| listener.socket.local_addr().ok());
             let url = match (own, region.hosts.first(), first) {
                 (Some(address), _, _) => format!("{scheme}://{}", reachable(address)),
-                (None, Some(host), Some(address)) => format!("{scheme}://{host}:{}", address.port()),
+                (None, Some(host), Some(address)) => {
+                    format!("{scheme}://{host}:{}", address.port())
+                }
                 _ => return None,
             };
             Some(Endpoint {
@@ -353,9 +370,7 @@ fn routes(config: &Config) -> Vec<RegionRoute> {
         .iter()
         .map(|region| RegionRoute {
             region: region.region.clone(),
-            listener: region
-                .listen
-                .map(|_| ListenerTag(region.region.name_arc())),
+            listener: region.listen.map(|_| ListenerTag(region.region.name_arc())),
             hosts: region.hosts.clone(),
         })
         .collect()
@@ -376,10 +391,22 @@ fn limits(config: &Config) -> Limits {
 fn timeouts(config: &Config) -> Timeouts {
     let mut timeouts = Timeouts::default();
     for (value, timeout) in [
-        (config.limits.connect_timeout_seconds, &mut timeouts.connect_timeout),
-        (config.limits.first_event_timeout_seconds, &mut timeouts.first_event_timeout),
-        (config.limits.idle_timeout_seconds, &mut timeouts.idle_timeout),
-        (config.limits.run_deadline_seconds, &mut timeouts.run_deadline),
+        (
+            config.limits.connect_timeout_seconds,
+            &mut timeouts.connect_timeout,
+        ),
+        (
+            config.limits.first_event_timeout_seconds,
+            &mut timeouts.first_event_timeout,
+        ),
+        (
+            config.limits.idle_timeout_seconds,
+            &mut timeouts.idle_timeout,
+        ),
+        (
+            config.limits.run_deadline_seconds,
+            &mut timeouts.run_deadline,
+        ),
     ] {
         if let Some(seconds) = value {
             *timeout = Duration::from_secs(seconds);

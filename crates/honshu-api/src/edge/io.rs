@@ -159,14 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeIo<S> {
                 return self.poll_watch(cx);
             }
             if !self.held.is_empty() && !self.wants_more {
-                let advance = framer.advance(&self.held, &self.limits);
-                if let Some(refusal) = advance.refusal {
-                    self.held.truncate(advance.cleared);
-                    self.refuse(refusal, advance.cleared, at_head);
-                }
-                self.cleared = advance.cleared;
-                self.wants_more = advance.cleared == 0;
-                self.passed(at_head);
+                self.look_at_held();
                 continue;
             }
             if self.held.is_empty() {
@@ -175,20 +168,60 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeIo<S> {
                     return Poll::Ready(Ok(()));
                 }
             } else {
-                match self.poll_read_held(cx) {
-                    Poll::Ready(read) => {
-                        if read? == 0 {
-                            self.end = Some(if at_head && self.has_begun() {
-                                End::Refused(Refusal::bad("the request head is not complete"))
-                            } else {
-                                End::Clean
-                            });
-                        }
-                        self.wants_more = false;
-                    }
-                    Poll::Pending => ready!(self.poll_deadline(cx)),
-                }
+                ready!(self.poll_more(cx))?;
             }
+        }
+    }
+
+    /// Waits for a first head that may pass, or for an end. A parser has buffers,
+    /// and most connections of an attack never come to need one.
+    pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.cleared == 0 && self.end.is_none() {
+            if self.held.is_empty() || self.wants_more {
+                ready!(self.poll_more(cx))?;
+            } else {
+                self.look_at_held();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether reading ended before any byte could pass.
+    pub(super) fn ended_before_it_began(&self) -> bool {
+        self.cleared == 0 && self.end.is_some()
+    }
+
+    /// Shows the framer what is held.
+    fn look_at_held(&mut self) {
+        let Protocol::Http1(framer) = &mut self.protocol else {
+            return;
+        };
+        let at_head = framer.at_head();
+        let advance = framer.advance(&self.held, &self.limits);
+        if let Some(refusal) = advance.refusal {
+            self.held.truncate(advance.cleared);
+            self.refuse(refusal, advance.cleared, at_head);
+        }
+        self.cleared = advance.cleared;
+        self.wants_more = advance.cleared == 0;
+        self.passed(at_head);
+    }
+
+    /// Reads more of a head in pieces, under its clock.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.poll_read_held(cx) {
+            Poll::Ready(read) => {
+                if read? == 0 {
+                    self.end = Some(if self.has_begun() {
+                        End::Refused(Refusal::bad("the request head is not complete"))
+                    } else {
+                        End::Clean
+                    });
+                }
+                self.wants_more = false;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => self.poll_deadline(cx).map(Ok),
         }
     }
 
@@ -354,7 +387,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeIo<S> {
         Poll::Pending
     }
 
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ends the connection: the refusal if there is one, then a moment for a client
+    /// that is still sending.
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match &mut self.closing {
                 Closing::NotYet => {

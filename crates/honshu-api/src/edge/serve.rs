@@ -1,5 +1,6 @@
 //! The accept loop: take connections up to a cap, find out what they speak, serve them, drain and stop.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,7 +27,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Time for the last frames of an HTTP/2 connection that has no stream.
-const GOAWAY_TIMEOUT: Duration = Duration::from_millis(500);
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A socket that is bound, with its name and certificates.
 #[derive(Debug)]
@@ -127,6 +128,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>, tasks: TaskTracker) {
         tasks.spawn(async move {
             let cut = shared.cut.clone();
             tokio::select! {
+                biased;
                 () = connection(socket, acceptor, info, &shared) => {}
                 () = cut.cancelled() => {}
             }
@@ -171,11 +173,15 @@ async fn connection(
         () = shared.drain.cancelled() => return,
     };
     let Ok(Ok(http2)) = peeked else { return };
+    // Each phase has memory of its own: a connection that says nothing must not
+    // cost what a handshake or a parser needs.
     match acceptor {
         None => speak(socket, http2, info, shared).await,
         Some(acceptor) => {
-            let handshake = timeout(limits.tls_handshake_timeout, acceptor.accept(socket)).await;
+            let handshake = Box::pin(acceptor.accept(socket));
+            let handshake = timeout(limits.tls_handshake_timeout, handshake).await;
             let Ok(Ok(stream)) = handshake else { return };
+            let stream = Box::new(stream);
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             speak(stream, http2, info, shared).await;
         }
@@ -204,65 +210,89 @@ async fn speak<S>(stream: S, http2: bool, info: RequestInfo, shared: &Shared)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = &shared.limits;
     let exchange = Arc::new(Exchange::default());
     let service = Guarded {
         router: shared.router.clone(),
-        limits: Arc::clone(limits),
+        limits: Arc::clone(&shared.limits),
         info,
         exchange: Arc::clone(&exchange),
     };
     if http2 {
-        let io = EdgeIo::http2(
-            stream,
-            Arc::clone(limits),
-            Arc::clone(&exchange),
-            HTTP2_PREFACE.len(),
-        );
-        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.http2_streams_max)
-            .initial_stream_window_size(limits.http2_stream_window_bytes)
-            .initial_connection_window_size(limits.http2_connection_window_bytes)
-            .max_send_buf_size(limits.http2_send_buffer_bytes)
-            .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
-            .max_pending_accept_reset_streams(limits.http2_pending_resets_max)
-            .max_local_error_reset_streams(limits.http2_local_resets_max)
-            .keep_alive_interval(limits.http2_ping_interval)
-            .keep_alive_timeout(limits.http2_ping_timeout);
-        let connection = builder.serve_connection(TokioIo::new(io), service);
-        tokio::pin!(connection);
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = unused(&exchange, limits) => {
-                connection.as_mut().graceful_shutdown();
-                let _ = timeout(GOAWAY_TIMEOUT, connection).await;
-                return;
-            }
-            () = shared.drain.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        if exchange.under_way() == 0 {
-            let _ = timeout(GOAWAY_TIMEOUT, connection).await;
-        } else {
-            let _ = connection.await;
-        }
+        Box::pin(speak_http2(stream, service, &exchange, shared)).await;
+        return;
+    }
+    let mut io = EdgeIo::http1(stream, Arc::clone(&shared.limits), Arc::clone(&exchange));
+    let begun = tokio::select! {
+        biased;
+        begun = poll_fn(|cx| io.poll_begin(cx)) => begun,
+        () = shared.drain.cancelled() => return,
+    };
+    if begun.is_err() {
+        return;
+    }
+    if io.ended_before_it_began() {
+        let _ = poll_fn(|cx| io.poll_close(cx)).await;
+        return;
+    }
+    Box::pin(speak_http1(io, service, &exchange, shared)).await;
+}
+
+async fn speak_http1<S>(io: EdgeIo<S>, service: Guarded, exchange: &Arc<Exchange>, shared: &Shared)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Heads come whole out of the gate, which counts fields and keeps deadlines.
+    let connection = hyper::server::conn::http1::Builder::new()
+        .max_buf_size(shared.limits.http1_buffer_bytes_max)
+        .serve_connection(TokioIo::new(io), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = shared.drain.cancelled() => {}
+    }
+    // A connection that is between requests, or in a head, has nothing to lose.
+    if exchange.is_idle() {
+        return;
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+async fn speak_http2<S>(stream: S, service: Guarded, exchange: &Arc<Exchange>, shared: &Shared)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &shared.limits;
+    let io = EdgeIo::http2(
+        stream,
+        Arc::clone(limits),
+        Arc::clone(exchange),
+        HTTP2_PREFACE.len(),
+    );
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.http2_streams_max)
+        .initial_stream_window_size(limits.http2_stream_window_bytes)
+        .initial_connection_window_size(limits.http2_connection_window_bytes)
+        .max_send_buf_size(limits.http2_send_buffer_bytes)
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(limits.http2_pending_resets_max)
+        .max_local_error_reset_streams(limits.http2_local_resets_max)
+        .keep_alive_interval(limits.http2_ping_interval)
+        .keep_alive_timeout(limits.http2_ping_timeout)
+        .serve_connection(TokioIo::new(io), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = unused(exchange, limits) => {}
+        () = shared.drain.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    if exchange.is_idle() {
+        let _ = timeout(GOAWAY_TIMEOUT, connection).await;
     } else {
-        let io = EdgeIo::http1(stream, Arc::clone(limits), Arc::clone(&exchange));
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        // Heads come whole out of the gate, which counts fields and keeps deadlines.
-        builder.max_buf_size(limits.http1_buffer_bytes_max);
-        let connection = builder.serve_connection(TokioIo::new(io), service);
-        tokio::pin!(connection);
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = shared.drain.cancelled() => {}
-        }
-        // A connection that is between requests, or in a head, has nothing to lose.
-        if exchange.is_idle() {
-            return;
-        }
-        connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
 }

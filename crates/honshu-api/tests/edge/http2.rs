@@ -304,7 +304,8 @@ async fn floods_are_given_up_within_a_second_and_others_are_served() {
             }
         }
     };
-    let floods: Vec<(&str, Box<dyn FnMut(u32) -> Vec<u8> + Send>)> = vec![
+    type Flood = Box<dyn FnMut(u32) -> Vec<u8> + Send>;
+    let floods: Vec<(&str, Flood)> = vec![
         ("rapid reset", Box::new(rapid_reset)),
         ("made resets", Box::new(made_reset)),
         ("continuation", Box::new(continuation)),

@@ -1,7 +1,6 @@
 //! The HTTP edge over real sockets: raw bytes in, raw bytes out.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     reason = "a failed test is a panic, in helpers too"
 )]

@@ -46,15 +46,19 @@ pub(crate) async fn run(api: &Api, command: ApiKeyCommand, output: &Output) -> R
             let keys = api
                 .list(&format!("{KEYS}?compartmentId={}", escape(&compartment)))
                 .await?;
-            output.list(&keys, &["name", "state", "secrets", "created", "id"], |key| {
-                vec![
-                    field(key, "displayName"),
-                    field(key, "lifecycleState"),
-                    secrets_in_short(key),
-                    field(key, "timeCreated"),
-                    field(key, "id"),
-                ]
-            })
+            output.list(
+                &keys,
+                &["name", "state", "secrets", "created", "id"],
+                |key| {
+                    vec![
+                        field(key, "displayName"),
+                        field(key, "lifecycleState"),
+                        secrets_in_short(key),
+                        field(key, "timeCreated"),
+                        field(key, "id"),
+                    ]
+                },
+            )
         }
         ApiKeyCommand::Get(id) => {
             let key: Value = api.get(&path(&id.api_key_id)).await?;
@@ -72,7 +76,9 @@ pub(crate) async fn run(api: &Api, command: ApiKeyCommand, output: &Output) -> R
                 }
             }
             if body.is_empty() {
-                return Err(Failure::usage("nothing to change: give --display-name or --description"));
+                return Err(Failure::usage(
+                    "nothing to change: give --display-name or --description",
+                ));
             }
             let key: Value = api
                 .put(&path(&key.api_key_id), &Value::Object(body))
@@ -150,7 +156,9 @@ fn say_once(output: &Output) {
 }
 
 fn secrets(key: &Value) -> &[Value] {
-    key.get("keys").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    key.get("keys")
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 fn secrets_in_short(key: &Value) -> String {
@@ -168,7 +176,10 @@ fn show(key: &Value, output: &Output) -> Result<()> {
             (lang.pick("name", "名前"), "displayName"),
             (lang.pick("description", "説明"), "description"),
             ("OCID", "id"),
-            (lang.pick("compartment", "コンパートメント"), "compartmentId"),
+            (
+                lang.pick("compartment", "コンパートメント"),
+                "compartmentId",
+            ),
             (lang.pick("state", "状態"), "lifecycleState"),
             (lang.pick("created", "作成日時"), "timeCreated"),
         ] {

@@ -38,7 +38,9 @@ pub(crate) async fn run(global: &Global, args: Chat, output: &Output) -> Result<
         messages.push(json!({"role": "user", "content": args.message.join(" ")}));
         let answer = ask(&api, &compartment, &model, &args, &messages, output).await?;
         if output.format == Format::Json {
-            output.json(&json!({"model": answer.model, "text": answer.text, "usage": answer.usage}))?;
+            output.json(
+                &json!({"model": answer.model, "text": answer.text, "usage": answer.usage}),
+            )?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -80,7 +82,9 @@ async fn converse(
         messages.push(json!({"role": "user", "content": line}));
         let answer = ask(api, compartment, model, args, &messages, output).await?;
         if output.format == Format::Json {
-            output.json(&json!({"model": answer.model, "text": answer.text, "usage": answer.usage}))?;
+            output.json(
+                &json!({"model": answer.model, "text": answer.text, "usage": answer.usage}),
+            )?;
         }
         messages.push(json!({"role": "assistant", "content": answer.text}));
     }
@@ -157,7 +161,9 @@ async fn ask(
     let mut ended = false;
     while let Some(frame) = stream.frame().await {
         let frame = frame.map_err(|error| Failure::new(chain(&error)))?;
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         pending.extend_from_slice(&data);
         while let Some(end) = pending.windows(2).position(|pair| pair == b"\n\n") {
             let event: Vec<u8> = pending.drain(..end + 2).collect();

@@ -17,7 +17,11 @@ pub(crate) async fn run(api: &Api, command: CompartmentCommand, output: &Output)
         } => {
             let parent = resolve(api, &parent).await?;
             // OCI asks for a description; a name says enough here.
-            let description = if description.is_empty() { name.clone() } else { description };
+            let description = if description.is_empty() {
+                name.clone()
+            } else {
+                description
+            };
             let made: Value = api
                 .post(
                     "/20160918/compartments",
@@ -49,7 +53,10 @@ pub(crate) async fn run(api: &Api, command: CompartmentCommand, output: &Output)
             let id = resolve(api, &compartment).await?;
             api.delete(&format!("/20160918/compartments/{}", escape(&id)))
                 .await?;
-            output.tell("The compartment is deleted.", "コンパートメントを削除しました。");
+            output.tell(
+                "The compartment is deleted.",
+                "コンパートメントを削除しました。",
+            );
             Ok(())
         }
     }
@@ -106,11 +113,10 @@ pub(crate) async fn resolve(api: &Api, given: &str) -> Result<String> {
         [one] => Ok(field(one, "id")),
         [] => Err(Failure::new(format!("there is no compartment `{given}`"))
             .hint("`honshu compartment list` shows those there are")),
-        _ => Err(Failure::new(format!(
-            "`{given}` names {} compartments",
-            found.len()
-        ))
-        .hint("give its path, such as `Parent:Child`, or its OCID")),
+        _ => Err(
+            Failure::new(format!("`{given}` names {} compartments", found.len()))
+                .hint("give its path, such as `Parent:Child`, or its OCID"),
+        ),
     }
 }
 

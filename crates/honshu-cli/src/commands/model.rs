@@ -80,7 +80,9 @@ async fn fetch(data_dir: &Path, model: &str, output: &Output) -> Result<Installe
         .map_err(|error| Failure::usage(error.to_string()))?;
     let store = open(data_dir)?;
     let progress = Bar::new(*output);
-    let result = store.pull(&spec, &PullOptions::from_env()?, &progress).await;
+    let result = store
+        .pull(&spec, &PullOptions::from_env()?, &progress)
+        .await;
     progress.clear();
     let pulled = result?;
     if pulled.was_present {
@@ -139,8 +141,11 @@ impl Progress for Bar {
         let lang = self.output.lang;
         match event {
             PullEvent::Waiting => self.say(
-                lang.pick("another pull is under way; waiting", "ほかの取得が終わるのを待っています")
-                    .to_owned(),
+                lang.pick(
+                    "another pull is under way; waiting",
+                    "ほかの取得が終わるのを待っています",
+                )
+                .to_owned(),
             ),
             PullEvent::Retrying { reason, after } => self.say(lang.pick(
                 format!("{reason}; trying again in {} s", after.as_secs().max(1)),
@@ -161,16 +166,22 @@ impl Progress for Bar {
                 }
                 // In a log, a line at each tenth is enough.
                 let tenth = transfer.percent().map_or(0, |percent| percent as u64 / 10);
-                let mut drawn = self.drawn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut drawn = self
+                    .drawn
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
                 if *drawn != Some((transfer.phase, tenth)) {
                     *drawn = Some((transfer.phase, tenth));
                     let eta = transfer.eta().map(seconds).unwrap_or_default();
-                    self.output.say(format!(
-                        "{} {}% {} {eta}",
-                        self.phase(transfer.phase),
-                        tenth * 10,
-                        size(transfer.bytes_done)
-                    ).trim_end());
+                    self.output.say(
+                        format!(
+                            "{} {}% {} {eta}",
+                            self.phase(transfer.phase),
+                            tenth * 10,
+                            size(transfer.bytes_done)
+                        )
+                        .trim_end(),
+                    );
                 }
             }
             _ => {}
@@ -194,7 +205,11 @@ fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit = next;
     }
-    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+    if unit == "B" {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {unit}")
+    }
 }
 
 fn list(store: &ModelStore, pulled: bool, available: bool, output: &Output) -> Result<()> {
@@ -211,14 +226,24 @@ fn list(store: &ModelStore, pulled: bool, available: bool, output: &Output) -> R
             Catalogue::embedded()
                 .models()
                 .iter()
-                .filter(|entry| available || listing.models.iter().all(|m| m.manifest.id != entry.id))
+                .filter(|entry| {
+                    available || listing.models.iter().all(|m| m.manifest.id != entry.id)
+                })
                 .map(of_catalogue),
         );
     }
     let lang = output.lang;
     output.list(
         &values,
-        &["name", "pulled", "size", "memory", "licence", "languages", "id"],
+        &[
+            "name",
+            "pulled",
+            "size",
+            "memory",
+            "licence",
+            "languages",
+            "id",
+        ],
         |value| {
             vec![
                 field(value, "name"),
@@ -234,7 +259,12 @@ fn list(store: &ModelStore, pulled: bool, available: bool, output: &Output) -> R
 }
 
 fn yes_no(lang: Lang, yes: bool) -> String {
-    if yes { lang.pick("yes", "済") } else { lang.pick("no", "未") }.to_owned()
+    if yes {
+        lang.pick("yes", "済")
+    } else {
+        lang.pick("no", "未")
+    }
+    .to_owned()
 }
 
 fn bytes(value: &Value, name: &str) -> String {
@@ -312,7 +342,10 @@ fn show(value: &Value, output: &Output) -> Result<()> {
             (lang.pick("quantisation", "量子化"), "quantization"),
             (lang.pick("context", "コンテキスト"), "contextTokens"),
             ("SHA-256", "sha256"),
-            (lang.pick("digest from", "ダイジェストの出所"), "digestOrigin"),
+            (
+                lang.pick("digest from", "ダイジェストの出所"),
+                "digestOrigin",
+            ),
             (lang.pick("file", "ファイル"), "path"),
         ] {
             let text = field(value, name);
@@ -321,7 +354,13 @@ fn show(value: &Value, output: &Output) -> Result<()> {
             }
         }
         rows.push((lang.pick("languages", "言語").to_owned(), languages(value)));
-        rows.push((lang.pick("size", "サイズ").to_owned(), bytes(value, "sizeBytes")));
-        rows.push((lang.pick("memory", "メモリ").to_owned(), bytes(value, "memoryBytes")));
+        rows.push((
+            lang.pick("size", "サイズ").to_owned(),
+            bytes(value, "sizeBytes"),
+        ));
+        rows.push((
+            lang.pick("memory", "メモリ").to_owned(),
+            bytes(value, "memoryBytes"),
+        ));
     })
 }

@@ -24,7 +24,10 @@ pub(crate) fn run(global: &Global, command: PolicyCommand, output: &Output) -> R
             let statements = statements_of(statements, file.as_deref())?;
             policy_check::check(&statements, output)
         }
-        command => with_api(global, |api| async move { call(&api, command, output).await }),
+        command => with_api(
+            global,
+            |api| async move { call(&api, command, output).await },
+        ),
     }
 }
 
@@ -38,7 +41,11 @@ async fn call(api: &Api, command: PolicyCommand, output: &Output) -> Result<()> 
         } => {
             let compartment = compartment::resolve(api, &compartment).await?;
             // OCI asks for a description; a name says enough here.
-            let description = if description.is_empty() { name.clone() } else { description };
+            let description = if description.is_empty() {
+                name.clone()
+            } else {
+                description
+            };
             let policy: Value = api
                 .post(
                     POLICIES,
@@ -56,7 +63,10 @@ async fn call(api: &Api, command: PolicyCommand, output: &Output) -> Result<()> 
         PolicyCommand::List { compartment } => {
             let compartment = compartment::resolve(api, &compartment).await?;
             let policies = api
-                .list(&format!("{POLICIES}?compartmentId={}", escape(&compartment)))
+                .list(&format!(
+                    "{POLICIES}?compartmentId={}",
+                    escape(&compartment)
+                ))
                 .await?;
             output.list(&policies, &["name", "statements", "id"], |policy| {
                 vec![
@@ -83,7 +93,9 @@ async fn call(api: &Api, command: PolicyCommand, output: &Output) -> Result<()> 
                 body.insert("statements".to_owned(), statements.into());
             }
             if body.is_empty() {
-                return Err(Failure::usage("nothing to change: give --statement or --description"));
+                return Err(Failure::usage(
+                    "nothing to change: give --statement or --description",
+                ));
             }
             let policy: Value = api
                 .put(&path(&policy_id), &Value::Object(body))
@@ -122,13 +134,19 @@ fn show(policy: &Value, output: &Output) -> Result<()> {
             (lang.pick("name", "名前"), "name"),
             (lang.pick("description", "説明"), "description"),
             ("OCID", "id"),
-            (lang.pick("compartment", "コンパートメント"), "compartmentId"),
+            (
+                lang.pick("compartment", "コンパートメント"),
+                "compartmentId",
+            ),
             (lang.pick("created", "作成日時"), "timeCreated"),
         ] {
             rows.push((label.to_owned(), field(policy, name)));
         }
         for statement in statements(policy) {
-            rows.push((lang.pick("statement", "ステートメント").to_owned(), statement));
+            rows.push((
+                lang.pick("statement", "ステートメント").to_owned(),
+                statement,
+            ));
         }
     })
 }
@@ -155,7 +173,9 @@ fn statements_of(mut statements: Vec<String>, file: Option<&Path>) -> Result<Vec
         );
     }
     if statements.is_empty() {
-        return Err(Failure::usage("there is nothing to check: give --statement or --file"));
+        return Err(Failure::usage(
+            "there is nothing to check: give --statement or --file",
+        ));
     }
     Ok(statements)
 }

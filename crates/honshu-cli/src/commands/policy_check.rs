@@ -57,5 +57,9 @@ pub(crate) fn check(statements: &[String], output: &Output) -> Result<ExitCode> 
             ));
         }
     }
-    Ok(if valid { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if valid {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::args::{Global, Quickstart};
 use crate::client::{Api, escape};
-use crate::commands::serve::{runtime, start_failure};
 use crate::commands::model;
+use crate::commands::serve::{runtime, start_failure};
 use crate::fail::{Failure, Result, chain};
 use crate::output::{Output, field, printable_lines};
 
@@ -91,8 +91,7 @@ async fn show(
         QUESTION_EN
     };
     let response = ask(&endpoint, &secret, &model.id, question).await?;
-    let text = answer_text(&response)
-        .ok_or_else(|| Failure::new("the answer holds no message"))?;
+    let text = answer_text(&response).ok_or_else(|| Failure::new("the answer holds no message"))?;
     let count = |name: &str| field(&response["usage"], name);
     // The labels are the article's, in any language.
     output.text(&format!(
@@ -138,16 +137,18 @@ async fn secret(api: &Api, compartment: &str) -> Result<String> {
         ))
         .await?;
     let key: Value = match found.first() {
-        Some(key) => {
-            api.post(
-                &format!("/20231130/apikeys/{}/actions/renew", escape(&field(key, "id"))),
+        Some(key) => api
+            .post(
+                &format!(
+                    "/20231130/apikeys/{}/actions/renew",
+                    escape(&field(key, "id"))
+                ),
                 &json!({"details": {"keyName": "key-one"}}),
             )
             .await?
-            .json()?
-        }
-        None => {
-            api.post(
+            .json()?,
+        None => api
+            .post(
                 "/20231130/apikeys",
                 &json!({
                     "displayName": API_KEY,
@@ -156,8 +157,7 @@ async fn secret(api: &Api, compartment: &str) -> Result<String> {
                 }),
             )
             .await?
-            .json()?
-        }
+            .json()?,
     };
     key["keys"]
         .as_array()
@@ -224,7 +224,10 @@ async fn ask(endpoint: &str, secret: &str, model: &str, question: &str) -> Resul
         if status.is_success() {
             Ok(value)
         } else {
-            Err(Failure::new(format!("{} ({status})", field(&value, "message"))))
+            Err(Failure::new(format!(
+                "{} ({status})",
+                field(&value, "message")
+            )))
         }
     };
     tokio::time::timeout(ANSWER_TIMEOUT, work)

@@ -61,11 +61,20 @@ pub(crate) fn init(global: &Global, args: Init, output: &Output) -> Result<ExitC
             "profile": profile,
         }),
         |rows| {
-            rows.push((output.lang.pick("tenancy", "テナンシ").to_owned(), done.tenancy.to_string()));
+            rows.push((
+                output.lang.pick("tenancy", "テナンシ").to_owned(),
+                done.tenancy.to_string(),
+            ));
             if let Some(id) = &done.administrator {
-                rows.push((output.lang.pick("administrator", "管理者").to_owned(), id.to_string()));
+                rows.push((
+                    output.lang.pick("administrator", "管理者").to_owned(),
+                    id.to_string(),
+                ));
             }
-            rows.push((output.lang.pick("profile", "プロファイル").to_owned(), profile.clone()));
+            rows.push((
+                output.lang.pick("profile", "プロファイル").to_owned(),
+                profile.clone(),
+            ));
         },
     )?;
     if done.created {

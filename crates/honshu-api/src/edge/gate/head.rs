@@ -189,17 +189,16 @@ impl HeadScan {
                 let from = start + colon + 1 + leading;
                 self.host = Some(from..from + value.len());
             }
-            6 if name.eq_ignore_ascii_case(b"expect") => {
-                if !line[colon + 1..]
+            6 if name.eq_ignore_ascii_case(b"expect")
+                && !line[colon + 1..]
                     .trim_ascii()
-                    .eq_ignore_ascii_case(b"100-continue")
-                {
-                    return Err(Refusal::new(
-                        417,
-                        "ExpectationFailed",
-                        "only `Expect: 100-continue` is supported",
-                    ));
-                }
+                    .eq_ignore_ascii_case(b"100-continue") =>
+            {
+                return Err(Refusal::new(
+                    417,
+                    "ExpectationFailed",
+                    "only `Expect: 100-continue` is supported",
+                ));
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.has_upgrade = true,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
