@@ -55,8 +55,9 @@ soak: check build $(VENV)/.ready tests/node/node_modules/.ready ## The full coun
 	HONSHU_SOAK=1 HONSHU=$(abspath $(HONSHU)) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) tests
 
 .PHONY: bench
-bench: build ## Engine and gateway against their peers; see bench/README.md
-	bench/run
+bench: test-model ## What is measured; see bench/README.md
+	cargo bench --locked -p honshu-policy -p honshu-wire -p honshu-gateway
+	cargo run --release --locked -p honshu-engine --example throughput
 
 .PHONY: deny
 deny: ## Licences, bans and sources of every dependency

@@ -79,6 +79,9 @@ impl Catalogue for NodeCatalogue {
     }
 }
 
+/// From a model's id and a path to a backend.
+pub(crate) type EngineFile<'a> = dyn Fn(&str, &str) -> Option<Arc<dyn Backend>> + 'a;
+
 /// What a snapshot is built from.
 pub(crate) struct Sources<'a> {
     pub(crate) regions: &'a [RegionConfig],
@@ -87,7 +90,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) providers: &'a HashMap<String, Arc<dyn Backend>>,
     pub(crate) engine: &'a [EngineModel],
     /// Makes the backend of a GGUF that the configuration names by its path.
-    pub(crate) engine_file: &'a dyn Fn(&str, &str) -> Option<Arc<dyn Backend>>,
+    pub(crate) engine_file: &'a EngineFile<'a>,
     pub(crate) clock: &'a dyn Clock,
 }
 
