@@ -18,7 +18,7 @@ use active::{Active, End};
 use budget::Budget;
 use cells::Cells;
 use queue::{Queue, Verdict};
-use threads::Threads;
+use threads::{Kind, Threads};
 
 use crate::error::EngineError;
 use crate::job::{FinishReason, JobEvent, Token, TokenMask};
@@ -116,7 +116,8 @@ pub(crate) struct Engine {
     )]
     preempted: Vec<Box<Active>>,
     budget: Budget,
-    threads: Threads,
+    decode_threads: Threads,
+    prompt_threads: Threads,
     batch: sys::Batch,
     scratch: Scratch,
     mask: TokenMask,
@@ -152,7 +153,8 @@ impl Engine {
             queue: Queue::default(),
             preempted: Vec::new(),
             budget: Budget::new(opts.token_gap_target, least, context.n_batch()),
-            threads: Threads::new(opts.threads(), Instant::now()),
+            decode_threads: Threads::new(Kind::Decode, opts.threads(), Instant::now()),
+            prompt_threads: Threads::new(Kind::Prompt, opts.threads(), Instant::now()),
             batch: sys::Batch::default(),
             scratch: Scratch::default(),
             mask: TokenMask::new(model.n_vocab()),
@@ -645,7 +647,13 @@ impl Engine {
                 _ => None,
             });
         self.shared.begin_step(flags.collect());
-        self.context.set_threads(self.threads.count());
+        let has_prompt = shares.iter().any(|share| share.tokens > 1);
+        let threads = if has_prompt {
+            &self.prompt_threads
+        } else {
+            &self.decode_threads
+        };
+        self.context.set_threads(threads.count());
         let started = Instant::now();
         let result = self.context.decode(&mut self.batch);
         self.shared.end_step();
@@ -683,7 +691,10 @@ impl Engine {
         let took = started.elapsed();
         self.budget.learn(took, prompt_tokens, decoded);
         if prompt_tokens == 0 {
-            self.threads.learn(decoded, took, Instant::now());
+            self.decode_threads.learn(decoded, took, Instant::now());
+        } else if prompt_tokens >= 32 {
+            self.prompt_threads
+                .learn(1, took * 64 / prompt_tokens, Instant::now());
         }
         counters
             .prompt_tokens_computed

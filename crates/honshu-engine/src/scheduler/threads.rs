@@ -6,11 +6,31 @@
 
 use std::time::{Duration, Instant};
 
-/// Steps of a trial with fewer threads.
-const TRIAL_STEPS_LESS: u32 = 3;
-/// Steps of a trial with more threads: on a busy machine most steps are quick and a few terribly slow, so a few quick
-/// ones prove nothing.
-const TRIAL_STEPS_MORE: u32 = 16;
+/// Which steps are steered; those of prompts are long, so few of them tell enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Decode,
+    Prompt,
+}
+
+impl Kind {
+    /// Steps that must be known before a trial.
+    fn known_min(self) -> u32 {
+        if self == Self::Decode { 3 } else { 1 }
+    }
+
+    /// Steps of a trial with fewer threads.
+    fn steps_less(self) -> u32 {
+        if self == Self::Decode { 3 } else { 1 }
+    }
+
+    /// Steps of a trial with more threads: on a busy machine most steps are quick and a few terribly slow, so a few
+    /// quick ones prove nothing.
+    fn steps_more(self) -> u32 {
+        if self == Self::Decode { 16 } else { 3 }
+    }
+}
+
 /// Pause between trials with fewer threads.
 const PAUSE_LESS_MIN: Duration = Duration::from_millis(250);
 const PAUSE_LESS_MAX: Duration = Duration::from_secs(8);
@@ -26,8 +46,9 @@ struct Trial {
     ms: f64,
 }
 
-/// Steers the number of threads by the duration of steps that only decode.
+/// Steers the number of threads by the duration of steps of one kind.
 pub(crate) struct Threads {
+    kind: Kind,
     most: u32,
     current: u32,
     /// Rows of the steps behind the mean; steps of other sizes cannot be compared with it.
@@ -42,8 +63,9 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    pub(crate) fn new(most: u32, now: Instant) -> Self {
+    pub(crate) fn new(kind: Kind, most: u32, now: Instant) -> Self {
         Self {
+            kind,
             most,
             current: most,
             rows: 0,
@@ -64,7 +86,8 @@ impl Threads {
             .map_or(self.current, |trial| trial.threads)
     }
 
-    /// Takes note of a step that only decoded.
+    /// Takes note of a step of this kind: for decoding its duration, for prompts the duration for a fixed number of
+    /// tokens.
     pub(crate) fn learn(&mut self, rows: u32, took: Duration, now: Instant) {
         let ms = took.as_secs_f64() * 1e3;
         if rows != self.rows {
@@ -78,9 +101,9 @@ impl Threads {
             trial.ms += ms;
             let more = trial.threads > self.current;
             let needed = if more {
-                TRIAL_STEPS_MORE
+                self.kind.steps_more()
             } else {
-                TRIAL_STEPS_LESS
+                self.kind.steps_less()
             };
             // A trial ends early once it has spent more time than it could win.
             let lost = trial.ms > self.mean_ms * BETTER * f64::from(needed);
@@ -99,7 +122,7 @@ impl Threads {
         } else {
             self.mean_ms + (ms - self.mean_ms) * 0.25
         };
-        if self.known < 3 {
+        if self.known < self.kind.known_min() {
             return;
         }
         let threads = if self.current > 1 && (sudden || now >= self.next_less) {
@@ -165,7 +188,7 @@ mod tests {
     #[test]
     fn a_quiet_machine_keeps_all_threads_and_pays_little_for_trials() {
         let mut now = Instant::now();
-        let mut threads = Threads::new(4, now);
+        let mut threads = Threads::new(Kind::Decode, 4, now);
         let used = run(&mut threads, &mut now, 2000, |n| 40.0 / f64::from(n));
         assert!(used.iter().filter(|n| **n == 4).count() > 1900);
     }
@@ -173,7 +196,7 @@ mod tests {
     #[test]
     fn contention_leads_to_fewer_threads_and_quiet_back_to_all() {
         let mut now = Instant::now();
-        let mut threads = Threads::new(4, now);
+        let mut threads = Threads::new(Kind::Decode, 4, now);
         run(&mut threads, &mut now, 50, |n| 40.0 / f64::from(n));
         let busy = |n: u32| if n == 1 { 60.0 } else { 300.0 * f64::from(n) };
         run(&mut threads, &mut now, 60, busy);
@@ -187,7 +210,7 @@ mod tests {
         // Two threads are mostly quicker, but one step in eight waits for a lost processor.
         let step = std::cell::Cell::new(0_u32);
         let mut now = Instant::now();
-        let mut threads = Threads::new(2, now);
+        let mut threads = Threads::new(Kind::Decode, 2, now);
         let used = run(&mut threads, &mut now, 3000, |n| {
             step.set(step.get() + 1);
             if n == 1 {
@@ -205,7 +228,7 @@ mod tests {
     #[test]
     fn one_thread_stays_one() {
         let mut now = Instant::now();
-        let mut threads = Threads::new(1, now);
+        let mut threads = Threads::new(Kind::Decode, 1, now);
         assert!(
             run(&mut threads, &mut now, 500, |_| 10.0)
                 .iter()
