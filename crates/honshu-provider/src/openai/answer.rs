@@ -114,7 +114,7 @@ impl Answer {
             Content::Whole(bytes) => self.decoder.whole(bytes, &mut self.scratch)?,
             Content::WholeForStream(bytes) => {
                 // Only a translation can make a stream of it.
-                self.decoder = Decoder::translating(self.dialect);
+                self.decoder = Decoder::translating(self.dialect, 1);
                 self.decoder.whole(bytes, &mut self.scratch)?;
             }
         }
@@ -343,9 +343,11 @@ impl Decoder {
         }))
     }
 
-    pub(super) fn translating(dialect: Dialect) -> Self {
+    pub(super) fn translating(dialect: Dialect, choices: u32) -> Self {
         match dialect {
-            Dialect::ChatCompletions => Self::Chat(Box::new(chat::UpstreamDecoder::new())),
+            Dialect::ChatCompletions => {
+                Self::Chat(Box::new(chat::UpstreamDecoder::new().with_choices(choices)))
+            }
             Dialect::Responses => Self::Responses(Box::new(responses::UpstreamDecoder::new())),
         }
     }

@@ -195,13 +195,16 @@ impl Backend for OpenAiProvider {
         let body = body_for(&attempt.request, &attempt.upstream, dialect);
         let request = self.http_request(&attempt, dialect, body);
         let decoder = if dialect == attempt.request.dialect {
-            Decoder::native(FramePatcher::new(
-                dialect,
-                Arc::clone(&attempt.served_model),
-                attempt.request.include_usage,
-            ))
+            Decoder::native(
+                FramePatcher::new(
+                    dialect,
+                    Arc::clone(&attempt.served_model),
+                    attempt.request.include_usage,
+                )
+                .with_choices(attempt.request.choices),
+            )
         } else {
-            Decoder::translating(dialect)
+            Decoder::translating(dialect, attempt.request.choices)
         };
         Box::pin(Answer::new(Exchange {
             client: self.client.clone(),
