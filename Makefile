@@ -59,6 +59,12 @@ bench: test-model ## What is measured; see bench/README.md
 	cargo bench --locked -p honshu-policy -p honshu-wire -p honshu-gateway
 	cargo run --release --locked -p honshu-engine --example throughput
 
+.PHONY: bench-gateway
+bench-gateway: build $(if $(LITELLM),$(CACHE)/litellm/.ready) ## The gateway path beside nginx (LITELLM=1: and LiteLLM's proxy), CPU time and memory
+	@scripts/install-packages nginx
+	cargo build --release --locked -p honshu-bench
+	bench/gateway.py --honshu $(HONSHU) --kit $(TARGET)/release $(if $(LITELLM),--litellm $(CACHE)/litellm)
+
 .PHONY: deny
 deny: ## Licences, bans and sources of every dependency
 	@command -v cargo-deny > /dev/null || cargo install --locked cargo-deny
@@ -75,6 +81,12 @@ $(VENV)/.ready: tests/requirements.txt
 	@scripts/install-packages python3-venv
 	python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+$(CACHE)/litellm/.ready: bench/requirements.txt
+	@scripts/install-packages python3-venv
+	python3 -m venv $(CACHE)/litellm
+	$(CACHE)/litellm/bin/python -m pip install -q --disable-pip-version-check -r bench/requirements.txt
 	@touch $@
 
 tests/node/node_modules/.ready: tests/node/package.json tests/node/package-lock.json

@@ -90,6 +90,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "honshu-wire",
         ],
     ),
+    // Stands outside of what it measures.
+    ("honshu-bench", &[]),
     ("xtask", &[]),
 ];
 
