@@ -39,3 +39,10 @@ if (CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_
     string(APPEND CMAKE_CXX_FLAGS " -include \"${CMAKE_CURRENT_LIST_DIR}/amx_tile_config.h\"")
     message(STATUS "honshu: repairing _tile_loadconfig of gcc ${CMAKE_CXX_COMPILER_VERSION}")
 endif()
+
+# See the header for the reason. HONSHU_WAIT=spin leaves llama.cpp's own way.
+if (NOT "$ENV{HONSHU_WAIT}" STREQUAL "spin" AND NOT MSVC
+        AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+    string(APPEND CMAKE_C_FLAGS " -include \"${CMAKE_CURRENT_LIST_DIR}/polite_wait.h\"")
+    message(STATUS "honshu: threads wait politely")
+endif()
