@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::seams::Entropy;
+use crate::time::Timestamp;
 
 /// Lower-case base 32 without the letters that look alike, as Oracle's unique parts use.
 const OCID_ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -158,16 +159,26 @@ impl PublicId {
     /// Makes `prefix` followed by 40 random base-62 characters (about 238 bits).
     /// Prefixes: `resp_`, `msg_`, `fc_`, `rs_`, `call_`, `chatcmpl-`.
     pub fn generate(prefix: &str, entropy: &dyn Entropy) -> Self {
-        let mut random = [0_u8; 40];
-        entropy.fill(&mut random);
-        let mut text = String::with_capacity(prefix.len() + random.len());
+        let mut text = String::with_capacity(prefix.len() + 40);
         text.push_str(prefix);
-        // The bias of a byte modulo 62 is below 2% a character: harmless in an id that is not a secret.
-        text.extend(
-            random
-                .iter()
-                .map(|b| char::from(BASE62[usize::from(b % 62)])),
-        );
+        push_random::<40>(&mut text, entropy);
+        Self(text.into())
+    }
+
+    /// Makes `prefix`, the time in ten base-62 digits and 22 random ones (about 131 bits), so that ids sort by
+    /// time. A table that is keyed by them grows at its end instead of everywhere at once, which a database
+    /// answers with a third of the page writes. For ids that callers do not see, as it tells the time.
+    pub fn generate_ordered(prefix: &str, now: Timestamp, entropy: &dyn Entropy) -> Self {
+        let mut rest = u64::try_from(now.as_micros()).unwrap_or(0);
+        let mut digits = [b'0'; 10];
+        for digit in digits.iter_mut().rev() {
+            *digit = BASE62[(rest % 62) as usize];
+            rest /= 62;
+        }
+        let mut text = String::with_capacity(prefix.len() + digits.len() + 22);
+        text.push_str(prefix);
+        text.extend(digits.map(char::from));
+        push_random::<22>(&mut text, entropy);
         Self(text.into())
     }
 
@@ -181,6 +192,13 @@ impl fmt::Display for PublicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+fn push_random<const N: usize>(text: &mut String, entropy: &dyn Entropy) {
+    let mut random = [0_u8; N];
+    entropy.fill(&mut random);
+    // The bias of a byte modulo 62 is below 2% a character: harmless in an id that is not a secret.
+    text.extend(random.map(|byte| char::from(BASE62[usize::from(byte % 62)])));
 }
 
 /// The id under which one HTTP request is found in logs: `x-request-id` and the last part of
@@ -230,6 +248,21 @@ mod tests {
         let user = Ocid::generate(ResourceKind::User, "", &SystemEntropy);
         assert!(user.as_str().starts_with("ocid1.user.oc1.."));
         assert_eq!(Ocid::parse(user.as_str()).unwrap(), user);
+    }
+
+    #[test]
+    fn ordered_ids_sort_by_time_and_differ_at_the_same_time() {
+        let at = |micros| {
+            PublicId::generate_ordered("run_", Timestamp::from_micros(micros), &SystemEntropy)
+        };
+        let ids = [0, 61, 62, 1_764_000_000_000_000, 1_764_000_000_000_001].map(at);
+        assert!(
+            ids.windows(2)
+                .all(|pair| pair[0].as_str() < pair[1].as_str()),
+            "{ids:?}"
+        );
+        assert!(ids.iter().all(|id| id.as_str().len() == 36));
+        assert_ne!(at(7), at(7));
     }
 
     #[test]

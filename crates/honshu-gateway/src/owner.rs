@@ -39,8 +39,10 @@ pub(crate) async fn own(shared: Arc<Shared>, planned: Planned, sender: mpsc::Sen
         admission,
         plan,
     } = planned;
-    let run_id: Arc<str> = PublicId::generate("run_", &*shared.entropy).as_str().into();
     let started = shared.clock.now();
+    let run_id: Arc<str> = PublicId::generate_ordered("run_", started, &*shared.entropy)
+        .as_str()
+        .into();
     let begun = Instant::now();
     let deadline = later(begun, call.timeouts.run_deadline);
     let mut settlement = Settlement::new(&shared, &call, &request.model, &run_id, started, begun);

@@ -5,12 +5,13 @@
 //! at the end of a table without any index. That a row counts once is seen to where it is shipped to, by its
 //! `run_id`. The operating system has an answered row (`synchronous=NORMAL`), the disk may not yet.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,9 +33,11 @@ pub struct SpoolLimits {
     pub spooled_rows_max: u64,
     /// Rows written in one transaction.
     pub batch_rows_max: usize,
-    /// How long the writer waits for more rows when the last round brought several: at load, a wake-up of
-    /// the thread costs more than a row.
+    /// How long the writer sleeps between rounds when the last one brought several rows: at load, a commit or
+    /// a wake-up of the thread costs more than a row.
     pub gather: Duration,
+    /// Rows that are kept in memory as well until they are shipped, so that shipping need not read them back.
+    pub remembered_rows_max: usize,
 }
 
 impl Default for SpoolLimits {
@@ -44,6 +47,7 @@ impl Default for SpoolLimits {
             spooled_rows_max: 2_000_000,
             batch_rows_max: 512,
             gather: Duration::from_micros(500),
+            remembered_rows_max: 32_768,
         }
     }
 }
@@ -102,6 +106,7 @@ impl Spool {
                 path: path.to_owned(),
                 source,
             })?;
+        let memory = Memory::new(pending > 0, limits.remembered_rows_max);
         let pending = Arc::new(AtomicU64::new(u64::try_from(pending).unwrap_or_default()));
         let arrived = Arc::new(Notify::new());
         let (queue, jobs) = sync_channel(limits.queue_rows_max);
@@ -111,6 +116,8 @@ impl Spool {
             pending: Arc::clone(&pending),
             arrived: Arc::clone(&arrived),
             body: Vec::new(),
+            rows: Vec::new(),
+            memory,
         };
         let thread = std::thread::Builder::new()
             .name("usage-spool".to_owned())
@@ -191,12 +198,82 @@ impl Drop for Spool {
     }
 }
 
+/// The rows on disk once more, as long as all of them fit: in the usual course they are shipped from here and
+/// only deleted from the disk.
+struct Memory {
+    batches: VecDeque<Batch>,
+    rows: usize,
+    rows_max: usize,
+    /// There are lines on disk that are not in here; from then on the disk is read until it is empty.
+    is_behind: bool,
+    /// Lines up to this one were given out and not forgotten yet.
+    lent_through: Option<i64>,
+}
+
+impl Memory {
+    fn new(is_behind: bool, rows_max: usize) -> Self {
+        Self {
+            batches: VecDeque::new(),
+            rows: 0,
+            rows_max,
+            is_behind,
+            lent_through: None,
+        }
+    }
+
+    fn remember(&mut self, batch: Batch) {
+        if self.is_behind {
+            return;
+        }
+        self.rows += batch.rows.len();
+        if self.rows > self.rows_max {
+            self.fall_behind();
+        } else {
+            self.batches.push_back(batch);
+        }
+    }
+
+    fn fall_behind(&mut self) {
+        (self.batches, self.rows, self.lent_through) = (VecDeque::new(), 0, None);
+        self.is_behind = true;
+    }
+
+    /// The oldest lines, or nothing if they must be read from the disk.
+    fn lend(&mut self, lines_max: u32) -> Option<Vec<Batch>> {
+        if self.lent_through.is_some() {
+            // What was lent before did not arrive.
+            self.fall_behind();
+        }
+        if self.is_behind {
+            return None;
+        }
+        let count = self.batches.len().min(lines_max as usize);
+        let lent: Vec<Batch> = self.batches.drain(..count).collect();
+        self.rows -= lent.iter().map(|batch| batch.rows.len()).sum::<usize>();
+        self.lent_through = lent.last().map(|batch| batch.sequence);
+        Some(lent)
+    }
+
+    /// Lines up to `through` were deleted; `is_empty` says whether none is left on disk.
+    fn forgotten(&mut self, through: i64, is_empty: bool) {
+        if self.lent_through.is_some_and(|lent| lent <= through) {
+            self.lent_through = None;
+        }
+        if self.is_behind && is_empty {
+            self.is_behind = false;
+        }
+    }
+}
+
 struct Writer {
     connection: Connection,
     limits: SpoolLimits,
     pending: Arc<AtomicU64>,
     arrived: Arc<Notify>,
+    /// The line that is being made, as it will be on disk and as rows.
     body: Vec<u8>,
+    rows: Vec<UsageRow>,
+    memory: Memory,
 }
 
 impl Writer {
@@ -206,10 +283,8 @@ impl Writer {
         while let Ok(first) = jobs.recv() {
             let mut other = self.take(first, &mut answers);
             if busy && other.is_none() {
-                match jobs.recv_timeout(self.limits.gather) {
-                    Ok(job) => other = self.take(job, &mut answers),
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-                }
+                // Asleep and not waiting on the queue, so that those who hand rows over need not wake anybody.
+                std::thread::sleep(self.limits.gather);
             }
             while other.is_none() && answers.len() < self.limits.batch_rows_max {
                 match jobs.try_recv() {
@@ -243,6 +318,7 @@ impl Writer {
         match serde_json::to_writer(&mut self.body, &row) {
             Ok(()) => {
                 self.body.push(b'\n');
+                self.rows.push(*row);
                 answers.push(answer);
             }
             Err(error) => {
@@ -258,6 +334,7 @@ impl Writer {
             return;
         }
         let count = answers.len() as u64;
+        let rows = std::mem::take(&mut self.rows);
         // One statement is its own transaction.
         let written = self
             .connection
@@ -269,6 +346,10 @@ impl Writer {
             .map_err(translate);
         self.body.clear();
         if written.is_ok() {
+            self.memory.remember(Batch {
+                sequence: self.connection.last_insert_rowid(),
+                rows,
+            });
             self.pending.fetch_add(count, Ordering::Relaxed);
             self.arrived.notify_one();
         } else {
@@ -279,7 +360,10 @@ impl Writer {
         }
     }
 
-    fn read(&self, lines_max: u32) -> std::result::Result<Vec<Batch>, StoreError> {
+    fn read(&mut self, lines_max: u32) -> std::result::Result<Vec<Batch>, StoreError> {
+        if let Some(batches) = self.memory.lend(lines_max) {
+            return Ok(batches);
+        }
         let mut statement = self
             .connection
             .prepare_cached("SELECT sequence, body FROM batches ORDER BY sequence LIMIT ?1")
@@ -304,7 +388,7 @@ impl Writer {
             .collect()
     }
 
-    fn forget(&self, through: i64) -> std::result::Result<(), StoreError> {
+    fn forget(&mut self, through: i64) -> std::result::Result<(), StoreError> {
         let rows: i64 = self
             .connection
             .prepare_cached("SELECT coalesce(sum(row_count), 0) FROM batches WHERE sequence <= ?1")
@@ -314,8 +398,76 @@ impl Writer {
             .prepare_cached("DELETE FROM batches WHERE sequence <= ?1")
             .and_then(|mut statement| statement.execute(params![through]))
             .map_err(translate)?;
-        self.pending
-            .fetch_sub(u64::try_from(rows).unwrap_or_default(), Ordering::Relaxed);
+        let rows = u64::try_from(rows).unwrap_or_default();
+        let before = self.pending.fetch_sub(rows, Ordering::Relaxed);
+        self.memory.forgotten(through, before <= rows);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use honshu_domain::Timestamp;
+
+    use super::*;
+    use crate::suite::usage_row;
+
+    fn ids(batches: &[Batch]) -> Vec<String> {
+        let rows = batches.iter().flat_map(|batch| &batch.rows);
+        rows.map(|row| row.run_id.to_string()).collect()
+    }
+
+    async fn record(spool: &Spool, ids: &[&str]) {
+        for id in ids {
+            let row = usage_row(id, Timestamp::from_seconds(1));
+            spool.record(row).await.unwrap();
+        }
+    }
+
+    /// Reads and forgets until nothing is left.
+    async fn drain(spool: &Spool) -> Vec<String> {
+        let mut all = Vec::new();
+        loop {
+            let batches = spool.read(2).await.unwrap();
+            let Some(last) = batches.last() else {
+                return all;
+            };
+            all.extend(ids(&batches));
+            spool.forget(last.sequence).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_did_not_arrive_is_read_again_in_its_place_and_memory_takes_over_afterwards() {
+        let home = tempfile::tempdir().unwrap();
+        let spool = Spool::open_file(&home.path().join("s.db"), SpoolLimits::default()).unwrap();
+        record(&spool, &["a", "b", "c"]).await;
+        let lost = spool.read(1).await.unwrap();
+        assert_eq!(ids(&lost), ["a"]);
+        record(&spool, &["d"]).await;
+        let again = spool.read(1).await.unwrap();
+        assert_eq!(again, lost, "from the disk as from memory");
+        assert_eq!(drain(&spool).await, ["a", "b", "c", "d"]);
+        record(&spool, &["e"]).await;
+        assert_eq!(drain(&spool).await, ["e"]);
+        assert_eq!(spool.pending_rows(), 0);
+    }
+
+    #[tokio::test]
+    async fn rows_that_memory_cannot_hold_or_a_restart_forgot_come_from_the_disk() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("s.db");
+        let limits = SpoolLimits {
+            remembered_rows_max: 2,
+            ..SpoolLimits::default()
+        };
+        let spool = Spool::open_file(&path, limits).unwrap();
+        record(&spool, &["a", "b", "c", "d"]).await;
+        assert_eq!(drain(&spool).await, ["a", "b", "c", "d"]);
+        record(&spool, &["e", "f"]).await;
+        drop(spool);
+        let spool = Spool::open_file(&path, limits).unwrap();
+        record(&spool, &["g"]).await;
+        assert_eq!(drain(&spool).await, ["e", "f", "g"]);
     }
 }

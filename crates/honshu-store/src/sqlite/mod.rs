@@ -89,6 +89,10 @@ pub(crate) fn open_connection(
     Ok(connection)
 }
 
+/// Pages in the write-ahead log before they are moved into the database: 16 MiB. Pages that change again and
+/// again, such as the last of a growing table, are moved once for all of it.
+const CHECKPOINT_PAGES: u32 = 4_096;
+
 /// A further connection to a database that [`open_connection`] has prepared.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(
@@ -99,6 +103,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.execute_batch(
         "PRAGMA mmap_size = 0; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON",
     )?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     let mapped: i64 = connection
         .query_row("PRAGMA mmap_size", [], |row| row.get(0))
         .or_else(|error| match error {

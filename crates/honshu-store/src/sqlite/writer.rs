@@ -39,6 +39,15 @@ enum Done {
     Ingested(Answer<u64>, Result<u64, StoreError>),
 }
 
+impl Done {
+    fn has_failed(&self) -> bool {
+        match self {
+            Self::Applied(_, result) => result.is_err(),
+            Self::Ingested(_, result) => result.is_err(),
+        }
+    }
+}
+
 pub(super) struct Writer {
     queue: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -120,6 +129,7 @@ fn work(connection: &mut Connection, jobs: &Receiver<Job>, observer: &RwLock<Opt
 }
 
 fn carry_out(connection: &mut Connection, batch: Vec<Job>, observer: &RwLock<Option<Observer>>) {
+    let is_alone = batch.len() == 1;
     let mut done = Vec::with_capacity(batch.len());
     let mut committed = Vec::new();
     let mut broken = connection
@@ -131,7 +141,9 @@ fn carry_out(connection: &mut Connection, batch: Vec<Job>, observer: &RwLock<Opt
             Job::Apply(_, answer) if broken.is_some() => refuse(answer, broken.as_ref()),
             Job::Ingest(_, answer) if broken.is_some() => refuse(answer, broken.as_ref()),
             Job::Apply(command, answer) => {
-                match savepoint(connection, |connection| sql::apply(connection, &command)) {
+                match scoped(connection, is_alone, |connection| {
+                    sql::apply(connection, &command)
+                }) {
                     Ok(applied) => {
                         committed.push(Committed {
                             sequence: applied.sequence,
@@ -146,7 +158,9 @@ fn carry_out(connection: &mut Connection, batch: Vec<Job>, observer: &RwLock<Opt
                 }
             }
             Job::Ingest(rows, answer) => {
-                match savepoint(connection, |connection| usage::ingest(connection, &rows)) {
+                match scoped(connection, is_alone, |connection| {
+                    usage::ingest(connection, &rows)
+                }) {
                     Ok(count) => done.push(Done::Ingested(answer, Ok(count))),
                     Err(error) => {
                         broken = is_fatal(&error).then(|| error.clone());
@@ -162,6 +176,9 @@ fn carry_out(connection: &mut Connection, batch: Vec<Job>, observer: &RwLock<Opt
         }
     }
     let ended = match broken {
+        None if is_alone && done.iter().any(Done::has_failed) => {
+            connection.execute_batch("ROLLBACK").map_err(translate)
+        }
         None => connection.execute_batch("COMMIT").map_err(translate),
         Some(error) => Err(error),
     };
@@ -212,11 +229,17 @@ fn tell(observer: &RwLock<Option<Observer>>, committed: &[Committed]) {
     }
 }
 
-/// Runs one job so that its failure takes back its own changes only.
-fn savepoint<T>(
+/// Runs one job so that its failure takes back its own changes only. A job that is alone in its transaction is
+/// taken back with it and needs no savepoint, which would copy every page that the job touches: usage rows come
+/// alone and many at once.
+fn scoped<T>(
     connection: &Connection,
+    is_alone: bool,
     job: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
+    if is_alone {
+        return job(connection);
+    }
     let run = |sql: &str| -> Result<(), StoreError> {
         connection
             .prepare_cached(sql)
