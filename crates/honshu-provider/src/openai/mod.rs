@@ -21,6 +21,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 
 use crate::credential::Credential;
+use crate::is_reasoning_effort;
 use answer::{Answer, Decoder, Exchange};
 
 pub use split::{Splitter, TooLong};
@@ -190,6 +191,11 @@ impl Backend for OpenAiProvider {
         self.dialect_for(dialect) == dialect
     }
 
+    fn acts_on_hint(&self, _upstream: &str, _dialect: Dialect, path: &str) -> bool {
+        // Both translations carry the effort over.
+        is_reasoning_effort(path)
+    }
+
     fn generate(&self, attempt: Attempt) -> RunStream {
         let dialect = self.dialect_for(attempt.request.dialect);
         let body = body_for(&attempt.request, &attempt.upstream, dialect);
@@ -212,7 +218,6 @@ impl Backend for OpenAiProvider {
             credential: self.credential.clone(),
             dialect,
             is_streamed: attempt.request.stream,
-            choices: attempt.request.choices,
             decoder,
         }))
     }
