@@ -55,6 +55,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Paths of fields that the backend understands in other requests and leaves out of this one, such as a sampling
+    /// option that the dialect of its upstream does not have. They are named as ignored.
+    fn leaves_out(&self, _upstream: &str, _request: &InferenceRequest) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Starts one attempt. Returns at once; the first item of the stream is [`RunEvent::Started`] or the error.
     fn generate(&self, attempt: Attempt) -> RunStream;
 }

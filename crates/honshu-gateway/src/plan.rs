@@ -130,14 +130,16 @@ pub(crate) fn ignored_by(deployment: &Deployment, request: &InferenceRequest) ->
     let Deployment {
         backend, upstream, ..
     } = deployment;
-    if request.hints.is_empty() || backend.passes_through(upstream, request.dialect) {
+    if backend.passes_through(upstream, request.dialect) {
         return Vec::new();
     }
-    request
+    let hints = request
         .hints
         .iter()
-        .filter(|path| !backend.acts_on_hint(upstream, request.dialect, path))
+        .filter(|path| !backend.acts_on_hint(upstream, request.dialect, path));
+    hints
         .cloned()
+        .chain(backend.leaves_out(upstream, request))
         .collect()
 }
 

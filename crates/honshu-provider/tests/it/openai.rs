@@ -324,6 +324,20 @@ async fn a_translation_says_which_hints_it_carries_over() {
 }
 
 #[tokio::test]
+async fn what_responses_cannot_say_is_named() {
+    let mut asked = chat_request("test.model", "hi", true);
+    asked.stop = vec!["end".into()];
+    asked.sampling.seed = Some(7);
+    asked.sampling.temperature = Some(0.5);
+    let left_out = |chat, responses| {
+        provider("http://127.0.0.1:9/v1", chat, responses).leaves_out("up", &asked)
+    };
+    assert_eq!(left_out(false, true), ["stop", "seed"]);
+    assert!(left_out(true, false).is_empty());
+    assert!(left_out(true, true).is_empty());
+}
+
+#[tokio::test]
 async fn several_choices_without_a_marker_are_whole_when_the_last_one_has_its_reason() {
     let choice = |index: u32, delta: &str, finish: &str| {
         format!(
