@@ -298,6 +298,26 @@ mod tests {
     }
 
     #[test]
+    fn the_guides_examples_are_valid() {
+        let docs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs"));
+        let mut examples = 0;
+        for page in ["configuration.md", "models.md"] {
+            for language in ["en", "ja"] {
+                let path = docs.join(language).join(page);
+                let text = std::fs::read_to_string(&path).unwrap();
+                for block in text.split("```toml\n").skip(1) {
+                    let block = block.split("```").next().unwrap();
+                    if let Err(error) = Config::parse(block, &path, None) {
+                        panic!("{}: {error}", path.display());
+                    }
+                    examples += 1;
+                }
+            }
+        }
+        assert_eq!(examples, 4);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_named_with_its_place() {
         let region = "[[region]]\nname = \"ap-osaka-1\"\n";
         let provider = "[[provider]]\nname = \"p\"\nkind = \"openai\"\n";
