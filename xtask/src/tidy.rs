@@ -258,6 +258,12 @@ fn words(file: &str, text: &str, problems: &mut Vec<String>) {
     .map(|parts| parts.concat())
     .collect();
     for (index, line) in text.lines().enumerate() {
+        if names_an_issue(line) {
+            problems.push(format!(
+                "{file}:{}: numbers of issues are not written here; say what it is about",
+                index + 1
+            ));
+        }
         for word in &forbidden {
             if line.contains(word.as_str()) {
                 problems.push(format!(
@@ -267,6 +273,17 @@ fn words(file: &str, text: &str, problems: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// Whether a line names an issue by its number, which nobody can look up who has only the repository.
+fn names_an_issue(line: &str) -> bool {
+    let lower = line.to_ascii_lowercase();
+    lower.match_indices("issue").any(|(at, word)| {
+        let rest = lower[at + word.len()..].trim_start_matches([' ', '#']);
+        // The plural and words such as `issuer` go on with a letter.
+        rest.len() < lower.len() - at - word.len()
+            && rest.starts_with(|first: char| first.is_ascii_digit())
+    })
 }
 
 /// Each page of the English guide has its Japanese twin.
@@ -306,6 +323,21 @@ mod tests {
         lines("a.md", &"x\n".repeat(801), &mut problems);
         words("a.md", &["see /wo", "rk/main"].concat(), &mut problems);
         assert_eq!(problems.len(), 2, "{problems:?}");
+    }
+
+    #[test]
+    fn numbers_of_issues_are_found_and_other_words_are_not() {
+        for line in [["see iss", "ue 12"], ["// Iss", "ue #3: why"]] {
+            assert!(names_an_issue(&line.concat()), "{line:?}");
+        }
+        for line in [
+            "an issuer of 2 tokens",
+            "the issue is 3 bytes",
+            "issues 5",
+            "issue",
+        ] {
+            assert!(!names_an_issue(line), "{line}");
+        }
     }
 
     #[test]

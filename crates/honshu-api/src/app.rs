@@ -215,7 +215,8 @@ fn opc_request_id(headers: &HeaderMap, request_id: &RequestId) -> Arc<str> {
     }
 }
 
-async fn not_found(request: Request) -> Response {
+/// What is not there, in the shape of the plane that its path looks like.
+pub(crate) async fn not_found(request: Request) -> Response {
     respond::error(
         &respond::context_of(&request),
         &Error::new(

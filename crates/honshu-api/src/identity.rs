@@ -2,7 +2,7 @@
 //! tenancy, regions. Lists are bare arrays, as the real one's.
 
 use axum::Router;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{any, get};
 use honshu_control::{ListCompartments, ListPolicies, Page};
@@ -10,7 +10,8 @@ use honshu_domain::{Error, ErrorKind};
 use honshu_wire::oci;
 
 use crate::app::{App, post_only};
-use crate::management::{Call, Parameters, page_request, versioned, with_next_page};
+use crate::extract::{Id, Parameters};
+use crate::management::{Call, page_request, versioned, with_next_page};
 use crate::{authn, respond};
 
 /// The other groups of the API: there, and not built.
@@ -64,7 +65,7 @@ async fn create_compartment(State(app): State<App>, request: Request) -> Respons
         let details: oci::CreateCompartmentDetails = oci::parse(&call.body)?;
         let made = app
             .control
-            .create_compartment(&call.ctx, details, call.retry_token())
+            .create_compartment(&call.ctx, details, call.retry_token()?)
             .await?;
         versioned(&made)
     };
@@ -73,21 +74,21 @@ async fn create_compartment(State(app): State<App>, request: Request) -> Respons
 
 async fn list_compartments(
     State(app): State<App>,
-    Query(query): Query<Parameters>,
+    query: Parameters,
     request: Request,
 ) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
-        let is_set = |name: &str| query.get(name).is_some_and(|value| value == "true");
+        let is_set = |name: &str| query.get(name).map(|value| value == Some("true"));
         let Page { items, next_page } = app.control.list_compartments(
             &call.ctx,
             &ListCompartments {
-                compartment_id: query.get("compartmentId").cloned().unwrap_or_default(),
-                in_subtree: is_set("compartmentIdInSubtree"),
-                include_root: is_set("includeRoot"),
-                name: query.get("name").cloned(),
-                lifecycle_state: query.get("lifecycleState").cloned(),
+                compartment_id: query.text("compartmentId")?.unwrap_or_default(),
+                in_subtree: is_set("compartmentIdInSubtree")?,
+                include_root: is_set("includeRoot")?,
+                name: query.text("name")?,
+                lifecycle_state: query.text("lifecycleState")?,
                 page: page_request(&query)?,
             },
         )?;
@@ -96,11 +97,7 @@ async fn list_compartments(
     respond::finish(&context, result.await)
 }
 
-async fn get_compartment(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
+async fn get_compartment(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
@@ -109,34 +106,26 @@ async fn get_compartment(
     respond::finish(&context, result.await)
 }
 
-async fn update_compartment(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
+async fn update_compartment(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
         let details: oci::UpdateCompartmentDetails = oci::parse(&call.body)?;
         let changed = app
             .control
-            .update_compartment(&call.ctx, &id, details, call.if_match())
+            .update_compartment(&call.ctx, &id, details, call.if_match()?)
             .await?;
         versioned(&changed)
     };
     respond::finish(&context, result.await)
 }
 
-async fn delete_compartment(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
+async fn delete_compartment(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
         app.control
-            .delete_compartment(&call.ctx, &id, call.if_match())
+            .delete_compartment(&call.ctx, &id, call.if_match()?)
             .await?;
         Ok(respond::no_content())
     };
@@ -150,27 +139,23 @@ async fn create_policy(State(app): State<App>, request: Request) -> Response {
         let details: oci::CreatePolicyDetails = oci::parse(&call.body)?;
         let made = app
             .control
-            .create_policy(&call.ctx, details, call.retry_token())
+            .create_policy(&call.ctx, details, call.retry_token()?)
             .await?;
         versioned(&made)
     };
     respond::finish(&context, result.await)
 }
 
-async fn list_policies(
-    State(app): State<App>,
-    Query(query): Query<Parameters>,
-    request: Request,
-) -> Response {
+async fn list_policies(State(app): State<App>, query: Parameters, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
         let Page { items, next_page } = app.control.list_policies(
             &call.ctx,
             &ListPolicies {
-                compartment_id: query.get("compartmentId").cloned().unwrap_or_default(),
-                name: query.get("name").cloned(),
-                lifecycle_state: query.get("lifecycleState").cloned(),
+                compartment_id: query.text("compartmentId")?.unwrap_or_default(),
+                name: query.text("name")?,
+                lifecycle_state: query.text("lifecycleState")?,
                 page: page_request(&query)?,
             },
         )?;
@@ -179,7 +164,7 @@ async fn list_policies(
     respond::finish(&context, result.await)
 }
 
-async fn get_policy(State(app): State<App>, Path(id): Path<String>, request: Request) -> Response {
+async fn get_policy(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
@@ -188,41 +173,33 @@ async fn get_policy(State(app): State<App>, Path(id): Path<String>, request: Req
     respond::finish(&context, result.await)
 }
 
-async fn update_policy(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
+async fn update_policy(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
         let details: oci::UpdatePolicyDetails = oci::parse(&call.body)?;
         let changed = app
             .control
-            .update_policy(&call.ctx, &id, details, call.if_match())
+            .update_policy(&call.ctx, &id, details, call.if_match()?)
             .await?;
         versioned(&changed)
     };
     respond::finish(&context, result.await)
 }
 
-async fn delete_policy(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
+async fn delete_policy(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
         app.control
-            .delete_policy(&call.ctx, &id, call.if_match())
+            .delete_policy(&call.ctx, &id, call.if_match()?)
             .await?;
         Ok(respond::no_content())
     };
     respond::finish(&context, result.await)
 }
 
-async fn get_tenancy(State(app): State<App>, Path(id): Path<String>, request: Request) -> Response {
+async fn get_tenancy(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
@@ -233,7 +210,7 @@ async fn get_tenancy(State(app): State<App>, Path(id): Path<String>, request: Re
 
 async fn list_region_subscriptions(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Id(id): Id,
     request: Request,
 ) -> Response {
     let context = respond::context_of(&request);

@@ -8,6 +8,7 @@ mod authn;
 mod body;
 mod context;
 pub mod edge;
+mod extract;
 mod identity;
 mod management;
 mod native;

@@ -1,13 +1,11 @@
 //! OCI's management API below `/20231130`: API keys and models.
 
-use std::collections::HashMap;
-
 use axum::Router;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{any, get};
 use bytes::Bytes;
-use honshu_control::{ListApiKeys, OpCtx, Page, PageRequest, Versioned};
+use honshu_control::{ListApiKeys, OpCtx, Page, PageRequest, SortKey, Versioned};
 use honshu_domain::{Error, ErrorKind, Ocid, Resolved, ResourceKind, Result};
 use honshu_policy::{Authorizer, Operation, Permission, Target};
 use honshu_wire::oci;
@@ -17,6 +15,7 @@ use serde::Serialize;
 
 use crate::app::{App, post_only};
 use crate::context::Context;
+use crate::extract::{Id, Parameters};
 use crate::{authn, body, respond};
 
 /// The other groups of the API: there, and not built.
@@ -92,26 +91,34 @@ impl Call {
         })
     }
 
-    pub(crate) fn if_match(&self) -> Option<&str> {
+    pub(crate) fn if_match(&self) -> Result<Option<&str>> {
         self.header("if-match")
     }
 
-    pub(crate) fn retry_token(&self) -> Option<&str> {
+    pub(crate) fn retry_token(&self) -> Result<Option<&str>> {
         self.header("opc-retry-token")
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
+    /// A header that guards what is done: one that cannot be read must not count as absent.
+    fn header(&self, name: &str) -> Result<Option<&str>> {
+        let mut values = self.headers.get_all(name).iter();
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        match (value.to_str(), values.next()) {
+            (Ok(text), None) => Ok(Some(text)),
+            _ => Err(Error::invalid_at(
+                name,
+                "must stand once and be printable ASCII",
+            )),
+        }
     }
 }
-
-/// Query parameters as OCI's clients send them.
-pub(crate) type Parameters = HashMap<String, String>;
 
 /// Order and page of a list call.
 pub(crate) fn page_request(query: &Parameters) -> Result<PageRequest> {
     let limit = query
-        .get("limit")
+        .get("limit")?
         .map(|text| {
             text.parse()
                 .map_err(|_| Error::invalid_at("limit", "is not a whole number"))
@@ -119,9 +126,9 @@ pub(crate) fn page_request(query: &Parameters) -> Result<PageRequest> {
         .transpose()?;
     Ok(PageRequest {
         limit,
-        page: query.get("page").cloned(),
-        sort_by: query.get("sortBy").cloned(),
-        sort_order: query.get("sortOrder").cloned(),
+        page: query.text("page")?,
+        sort_by: query.text("sortBy")?,
+        sort_order: query.text("sortOrder")?,
     })
 }
 
@@ -149,28 +156,24 @@ async fn create_api_key(State(app): State<App>, request: Request) -> Response {
         let details: oci::CreateApiKeyDetails = oci::parse(&call.body)?;
         let made = app
             .control
-            .create_api_key(&call.ctx, details, call.retry_token())
+            .create_api_key(&call.ctx, details, call.retry_token()?)
             .await?;
         versioned(&made)
     };
     respond::finish(&context, result.await)
 }
 
-async fn list_api_keys(
-    State(app): State<App>,
-    Query(query): Query<Parameters>,
-    request: Request,
-) -> Response {
+async fn list_api_keys(State(app): State<App>, query: Parameters, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
         let Page { items, next_page } = app.control.list_api_keys(
             &call.ctx,
             &ListApiKeys {
-                compartment_id: query.get("compartmentId").cloned().unwrap_or_default(),
-                lifecycle_state: query.get("lifecycleState").cloned(),
-                display_name: query.get("displayName").cloned(),
-                id: query.get("id").cloned(),
+                compartment_id: query.text("compartmentId")?.unwrap_or_default(),
+                lifecycle_state: query.text("lifecycleState")?,
+                display_name: query.text("displayName")?,
+                id: query.text("id")?,
                 page: page_request(&query)?,
             },
         )?;
@@ -180,7 +183,7 @@ async fn list_api_keys(
     respond::finish(&context, result.await)
 }
 
-async fn get_api_key(State(app): State<App>, Path(id): Path<String>, request: Request) -> Response {
+async fn get_api_key(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
@@ -189,54 +192,48 @@ async fn get_api_key(State(app): State<App>, Path(id): Path<String>, request: Re
     respond::finish(&context, result.await)
 }
 
-async fn update_api_key(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
+async fn update_api_key(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
         let details: oci::UpdateApiKeyDetails = oci::parse(&call.body)?;
         let changed = app
             .control
-            .update_api_key(&call.ctx, &id, details, call.if_match())
+            .update_api_key(&call.ctx, &id, details, call.if_match()?)
             .await?;
         versioned(&changed)
     };
     respond::finish(&context, result.await)
 }
 
-async fn renew_api_key(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
+async fn renew_api_key(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
         let details: oci::RenewApiKeyDetails = oci::parse(&call.body)?;
         let renewed = app
             .control
-            .renew_api_key(&call.ctx, &id, details, call.if_match(), call.retry_token())
+            .renew_api_key(
+                &call.ctx,
+                &id,
+                details,
+                call.if_match()?,
+                call.retry_token()?,
+            )
             .await?;
         versioned(&renewed)
     };
     respond::finish(&context, result.await)
 }
 
-async fn set_api_key_state(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
+async fn set_api_key_state(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
         let details: oci::SetApiKeyStateDetails = oci::parse(&call.body)?;
         let changed = app
             .control
-            .set_api_key_state(&call.ctx, &id, details, call.if_match())
+            .set_api_key_state(&call.ctx, &id, details, call.if_match()?)
             .await?;
         versioned(&changed)
     };
@@ -245,7 +242,7 @@ async fn set_api_key_state(
 
 async fn change_api_key_compartment(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Id(id): Id,
     request: Request,
 ) -> Response {
     let context = respond::context_of(&request);
@@ -254,7 +251,7 @@ async fn change_api_key_compartment(
         let details: oci::ChangeApiKeyCompartmentDetails = oci::parse(&call.body)?;
         let moved = app
             .control
-            .change_api_key_compartment(&call.ctx, &id, details, call.if_match())
+            .change_api_key_compartment(&call.ctx, &id, details, call.if_match()?)
             .await?;
         Ok(respond::with_header(
             respond::no_content(),
@@ -265,31 +262,23 @@ async fn change_api_key_compartment(
     respond::finish(&context, result.await)
 }
 
-async fn delete_api_key(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
+async fn delete_api_key(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
         app.control
-            .delete_api_key(&call.ctx, &id, call.if_match())
+            .delete_api_key(&call.ctx, &id, call.if_match()?)
             .await?;
         Ok(respond::no_content())
     };
     respond::finish(&context, result.await)
 }
 
-async fn list_models(
-    State(app): State<App>,
-    Query(query): Query<Parameters>,
-    request: Request,
-) -> Response {
+async fn list_models(State(app): State<App>, query: Parameters, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;
-        let compartment = query.get("compartmentId").cloned().unwrap_or_default();
+        let compartment = query.text("compartmentId")?.unwrap_or_default();
         let compartment =
             app.control
                 .resolve_compartment(&call.ctx, Operation::ListModels, &compartment)?;
@@ -301,32 +290,46 @@ async fn list_models(
             &compartment,
             Operation::ListModels,
         )?;
-        let wanted = |name: &str, value: Option<&str>| {
-            query
-                .get(name)
-                .is_none_or(|wanted| value.is_some_and(|value| value.eq_ignore_ascii_case(wanted)))
+        let filter = |name: &str| query.get(name).map(|wanted| wanted.map(str::to_lowercase));
+        let (id, display_name, vendor, state) = (
+            filter("id")?,
+            filter("displayName")?,
+            filter("vendor")?,
+            filter("lifecycleState")?,
+        );
+        let is = |wanted: &Option<String>, value: Option<&str>| {
+            wanted
+                .as_ref()
+                .is_none_or(|wanted| value.is_some_and(|value| value.to_lowercase() == *wanted))
         };
-        let items: Vec<oci::ModelSummary> = app
+        let capabilities = query.all("capability");
+        let models: Vec<oci::ModelSummary> = app
             .catalogue
             .list(&context.region)
             .iter()
             .map(|(name, resolved)| summary(&context, name, resolved))
             .filter(|model| {
-                wanted("id", Some(model.id.as_str()))
-                    && wanted("displayName", model.display_name.as_deref())
-                    && wanted("vendor", model.vendor.as_deref())
-                    && wanted("lifecycleState", Some(&model.lifecycle_state))
-                    && query
-                        .get("capability")
-                        .is_none_or(|wanted| model.capabilities.contains(wanted))
+                is(&id, Some(model.id.as_str()))
+                    && is(&display_name, model.display_name.as_deref())
+                    && is(&vendor, model.vendor.as_deref())
+                    && is(&state, Some(&model.lifecycle_state))
+                    && capabilities
+                        .iter()
+                        .all(|wanted| model.capabilities.iter().any(|has| has == wanted))
             })
             .collect();
-        respond::json(&oci::ModelCollection { items })
+        let Page { items, next_page } = page_request(&query)?.cut(models, |model| SortKey {
+            name: model.display_name.clone().unwrap_or_default(),
+            created_us: model.time_created.as_micros(),
+            id: model.id.as_str().to_owned(),
+        })?;
+        let response = respond::json(&oci::ModelCollection { items })?;
+        Ok(with_next_page(response, next_page.as_deref()))
     };
     respond::finish(&context, result.await)
 }
 
-async fn get_model(State(app): State<App>, Path(id): Path<String>, request: Request) -> Response {
+async fn get_model(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let result = async {
         let call = Call::read(&app, &context, request).await?;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{any, get};
 use bytes::Bytes;
 use honshu_domain::{
     Dialect, Entropy, Error, ErrorKind, InferenceRequest, PublicId, Resolved, Result, SystemEntropy,
 };
-use honshu_gateway::Call;
+use honshu_gateway::{Call, model_not_found};
 use honshu_wire::models::{self, ModelEntry};
 use honshu_wire::{ResponseHead, chat, responses};
 use http::{StatusCode, header};
@@ -19,6 +19,7 @@ use crate::app::{App, post_only};
 use crate::authn;
 use crate::body;
 use crate::context::Context;
+use crate::extract::Id;
 use crate::respond;
 use crate::stream;
 
@@ -37,6 +38,9 @@ pub(crate) fn routes() -> Router<App> {
             "/responses/{id}",
             get(stored_response).delete(stored_response),
         )
+        // Names of other operations, and not ids.
+        .route("/responses/compact", any(crate::app::not_found))
+        .route("/responses/input_tokens", any(crate::app::not_found))
         .route("/responses/{id}/cancel", post_only(stored_response))
         .route("/responses/{id}/input_items", get(stored_response))
         .route("/chat/completions", post_only(create_chat_completion))
@@ -200,11 +204,7 @@ async fn list_models(State(app): State<App>, request: Request) -> Response {
     respond::finish(&context, result)
 }
 
-async fn retrieve_model(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Response {
+async fn retrieve_model(State(app): State<App>, Id(id): Id, request: Request) -> Response {
     let context = respond::context_of(&request);
     let (parts, _body) = request.into_parts();
     let result = callable_models(&app, &context, &parts).and_then(|models| {
@@ -214,15 +214,7 @@ async fn retrieve_model(
             .map(|(name, resolved)| {
                 respond::json_bytes(StatusCode::OK, models::object(entry(name, resolved)))
             })
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::ModelNotFound,
-                    format!(
-                        "The model `{}` does not exist or you do not have access to it.",
-                        respond::shown(&id)
-                    ),
-                )
-            })
+            .ok_or_else(|| model_not_found(&id))
     });
     respond::finish(&context, result)
 }

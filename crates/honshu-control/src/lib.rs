@@ -33,7 +33,7 @@ pub use compartments::ListCompartments;
 pub use context::{OpCtx, Versioned};
 pub use control::{Control, ControlError};
 pub use decisions::RecordedDecision;
-pub use paging::{Page, PageRequest};
+pub use paging::{Page, PageRequest, SortKey};
 pub use pepper::{PEPPER_FILE, Pepper, PepperError};
 pub use policies::{ListPolicies, StatementCheck, check_policy};
 pub use secret::{PlainSecret, SecretDigest};

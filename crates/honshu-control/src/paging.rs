@@ -40,10 +40,13 @@ impl<T> Page<T> {
 }
 
 /// What items are sorted by: a name (in any case) or a time, then a name, then the id.
-pub(crate) struct SortKey {
-    pub(crate) name: String,
-    pub(crate) created_us: i64,
-    pub(crate) id: String,
+pub struct SortKey {
+    /// The name; its case does not count.
+    pub name: String,
+    /// The time in microseconds since the epoch.
+    pub created_us: i64,
+    /// The id.
+    pub id: String,
 }
 
 type Place = (String, String, String);
@@ -51,7 +54,10 @@ type Place = (String, String, String);
 impl PageRequest {
     /// Sorts `items` and cuts the asked page. The default is by time, newest first (OCI API reference);
     /// names go up.
-    pub(crate) fn cut<T>(&self, items: Vec<T>, key: impl Fn(&T) -> SortKey) -> Result<Page<T>> {
+    ///
+    /// # Errors
+    /// 400 for a limit, cursor or order that is none.
+    pub fn cut<T>(&self, items: Vec<T>, key: impl Fn(&T) -> SortKey) -> Result<Page<T>> {
         let limit = match self.limit {
             None => PAGE_DEFAULT,
             Some(limit) => usize::try_from(limit)

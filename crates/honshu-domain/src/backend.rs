@@ -49,6 +49,18 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Whether a request of `dialect` reaches the model with all its fields, known or not.
     fn passes_through(&self, upstream: &str, dialect: Dialect) -> bool;
 
+    /// Whether the backend acts on the field at `path`, which the caller's dialect holds as a hint, although the
+    /// request does not pass through. Such a field is not named as ignored.
+    fn acts_on_hint(&self, _upstream: &str, _dialect: Dialect, _path: &str) -> bool {
+        false
+    }
+
+    /// Paths of fields that the backend understands in other requests and leaves out of this one, such as a sampling
+    /// option that the dialect of its upstream does not have. They are named as ignored.
+    fn leaves_out(&self, _upstream: &str, _request: &InferenceRequest) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Starts one attempt. Returns at once; the first item of the stream is [`RunEvent::Started`] or the error.
     fn generate(&self, attempt: Attempt) -> RunStream;
 }

@@ -178,6 +178,13 @@ impl Error {
         .with_cause(cause)
     }
 
+    /// Replaces the sentence that the caller reads.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
     /// Names the field at fault.
     #[must_use]
     pub fn with_param(mut self, param: impl Into<String>) -> Self {

@@ -84,7 +84,8 @@ pub(crate) fn authorize(
     }
 }
 
-fn model_not_found(name: &str) -> Error {
+/// A model that is not there or that the caller may not use: one answer, wherever it is asked for.
+pub fn model_not_found(name: &str) -> Error {
     const SHOWN_MAX: usize = 200;
     let shown: String = name.chars().take(SHOWN_MAX).collect();
     Error::new(

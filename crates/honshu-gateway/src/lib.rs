@@ -29,6 +29,7 @@ use honshu_policy::Authorizer;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use authorize::model_not_found;
 pub use call::Call;
 pub use limits::Limits;
 pub use owner::SHUTDOWN_CODE;

@@ -81,6 +81,9 @@ async fn deliver(ending: Ending, sender: &mpsc::Sender<Message>, stall_max: Dura
         committed,
     } = ending;
     let last = if committed {
+        // The work that the caller asked for was done at least in part: a program that repeats the request by
+        // itself would pay for it again.
+        let error = error.map(|error| error.with_retry(Retry::Never));
         Message::Step(Step::End { outcome, error })
     } else {
         let cancelled = || Error::new(ErrorKind::Cancelled, "the caller has left");
@@ -260,6 +263,7 @@ impl<'a> Owner<'a> {
         self.settlement
             .tally
             .attempt(&self.model.id, deployment.backend.name());
+        self.settlement.tally.ignored = ignored_by(deployment, self.request);
         let began = Instant::now();
         self.signals
             .begin_phase(began, timeouts.first_event_timeout);
@@ -357,7 +361,7 @@ impl<'a> Owner<'a> {
                 .deployment
                 .clone()
                 .unwrap_or_else(|| deployment.backend.name().into()),
-            ignored: ignored_by(deployment, self.request),
+            ignored: self.settlement.tally.ignored.clone(),
             attempts: self.plan.attempts(),
             started: self.started,
         };

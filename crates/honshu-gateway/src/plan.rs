@@ -127,15 +127,20 @@ pub(crate) fn plan(balancer: &Balancer, admitted: Admitted) -> Result<Planned, E
 
 /// The fields that `deployment` does not act upon.
 pub(crate) fn ignored_by(deployment: &Deployment, request: &InferenceRequest) -> Vec<String> {
-    if request.hints.is_empty()
-        || deployment
-            .backend
-            .passes_through(&deployment.upstream, request.dialect)
-    {
-        Vec::new()
-    } else {
-        request.hints.clone()
+    let Deployment {
+        backend, upstream, ..
+    } = deployment;
+    if backend.passes_through(upstream, request.dialect) {
+        return Vec::new();
     }
+    let hints = request
+        .hints
+        .iter()
+        .filter(|path| !backend.acts_on_hint(upstream, request.dialect, path));
+    hints
+        .cloned()
+        .chain(backend.leaves_out(upstream, request))
+        .collect()
 }
 
 /// The place in `request.demands` of the first one that `deployment` cannot meet.

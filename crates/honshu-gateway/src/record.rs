@@ -35,6 +35,8 @@ pub(crate) struct Tally {
     pub(crate) model_served: Option<Arc<str>>,
     pub(crate) deployment: Option<Arc<str>>,
     pub(crate) first_event: Option<Instant>,
+    /// What the deployment that was tried last does not act upon.
+    pub(crate) ignored: Vec<String>,
     input_tokens: u64,
     pieces: u64,
 }
@@ -154,7 +156,7 @@ impl Settlement {
         let Some(row) = self.fill(&ending.outcome, ending.error.as_ref()) else {
             return ending;
         };
-        log(&row, ending.error.as_ref());
+        log(&row, &self.tally.ignored, ending.error.as_ref());
         let run_id = Arc::clone(&row.run_id);
         let recorded =
             tokio::time::timeout(shared.limits.record_timeout, self.usage.record(*row)).await;
@@ -215,7 +217,7 @@ impl Drop for Settlement {
         };
         // The owner panicked or its runtime is being torn down. A log begins the write at the first poll and
         // goes on without the future.
-        log(&row, None);
+        log(&row, &self.tally.ignored, None);
         let mut write = self.usage.record(*row);
         let _ = write.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     }
@@ -244,7 +246,7 @@ fn reason_word(status: Status, error: Option<&Error>) -> Option<&'static str> {
     })
 }
 
-fn log(row: &UsageRow, error: Option<&Error>) {
+fn log(row: &UsageRow, ignored: &[String], error: Option<&Error>) {
     tracing::info!(
         target: "honshu::run",
         request_id = &*row.request_id,
@@ -261,6 +263,7 @@ fn log(row: &UsageRow, error: Option<&Error>) {
         status = &*row.status,
         reason = row.reason.as_deref(),
         upstream_status = error.and_then(Error::upstream_status),
+        ignored = (!ignored.is_empty()).then(|| ignored.join(", ")),
         cause = error.map(|error| tracing::field::display(Cause(error))),
         input_tokens = row.usage.input_tokens,
         cached_input_tokens = row.usage.cached_input_tokens,

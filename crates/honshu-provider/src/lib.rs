@@ -8,6 +8,11 @@ mod credential;
 mod openai;
 mod scripted;
 
+/// Whether a hint's path is that of the reasoning effort, in either dialect.
+pub(crate) fn is_reasoning_effort(path: &str) -> bool {
+    matches!(path, "reasoning.effort" | "reasoning_effort")
+}
+
 pub use credential::Credential;
 pub use openai::{OpenAiOptions, OpenAiProvider, Splitter, TooLong};
 pub use scripted::ScriptedProvider;

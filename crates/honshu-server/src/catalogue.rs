@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use honshu_domain::{
-    Backend, Catalogue, Clock, Deployment, Model, ModelCapability, ModelSource, Price, Region,
-    Resolved,
+    Backend, Catalogue, Deployment, Model, ModelCapability, ModelSource, Price, Region, Resolved,
+    Timestamp,
 };
 
 use crate::config::{RawModel, RawPrice, RegionConfig};
@@ -37,6 +37,8 @@ pub(crate) struct EngineModel {
     pub(crate) id: Arc<str>,
     pub(crate) vendor: Arc<str>,
     pub(crate) context_tokens_max: Option<u32>,
+    /// When it was pulled.
+    pub(crate) created: Timestamp,
     pub(crate) backend: Arc<dyn Backend>,
 }
 
@@ -91,7 +93,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) engine: &'a [EngineModel],
     /// Makes the backend of a GGUF that the configuration names by its path.
     pub(crate) engine_file: &'a EngineFile<'a>,
-    pub(crate) clock: &'a dyn Clock,
+    /// When the configured models were written down.
+    pub(crate) created: Timestamp,
 }
 
 /// Models by id, each with the regions that it is limited to.
@@ -101,7 +104,7 @@ type Scoped = HashMap<Arc<str>, (Arc<Model>, Vec<String>)>;
 /// model that was not pulled) is left out and named in the second part of the result.
 pub(crate) fn build(sources: &Sources<'_>) -> (Snapshot, Vec<String>) {
     let mut warnings = Vec::new();
-    let created = sources.clock.now();
+    let created = sources.created;
     let mut models: Scoped = HashMap::new();
     for engine in sources.engine {
         let model = Model {
@@ -111,7 +114,7 @@ pub(crate) fn build(sources: &Sources<'_>) -> (Snapshot, Vec<String>) {
             context_tokens_max: engine.context_tokens_max,
             price: None,
             source: ModelSource::Pulled,
-            created,
+            created: engine.created,
             deployments: vec![Deployment {
                 backend: Arc::clone(&engine.backend),
                 upstream: Arc::clone(&engine.id),
@@ -162,6 +165,12 @@ pub(crate) fn build(sources: &Sources<'_>) -> (Snapshot, Vec<String>) {
         for alias in sources.aliases.iter().filter(|alias| here(&alias.regions)) {
             match models.get(alias.model.as_str()) {
                 Some((model, scope)) if here(scope) => {
+                    if names.by_name.contains_key(alias.name.as_str()) {
+                        warnings.push(format!(
+                            "the alias `{}` hides the pulled model of that name in {name}",
+                            alias.name
+                        ));
+                    }
                     let resolved = Resolved {
                         model: Arc::clone(model),
                         alias: true,
@@ -243,5 +252,129 @@ fn price(raw: &RawPrice) -> Price {
         input_micros_usd_per_million: micros(raw.input),
         cached_input_micros_usd_per_million: micros(raw.cached_input.unwrap_or(raw.input)),
         output_micros_usd_per_million: micros(raw.output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use honshu_provider::ScriptedProvider;
+
+    use super::*;
+    use crate::config::Config;
+
+    const TWO_REGIONS: &str = r#"
+        [[region]]
+        name = "ap-osaka-1"
+        listen = "127.0.0.1:0"
+        [[region]]
+        name = "us-chicago-1"
+        listen = "127.0.0.1:0"
+        [[provider]]
+        name = "s"
+        kind = "scripted"
+        [[model]]
+        id = "openai.gpt-oss-120b"
+        regions = ["ap-osaka-1"]
+        price = { input = 0.15, output = 0.6 }
+        [[model.deployment]]
+        provider = "s"
+        upstream = "up"
+        weight = 3
+        [[model]]
+        id = "not.pulled"
+        [[model.deployment]]
+        provider = "engine"
+        upstream = "not.pulled"
+        [[alias]]
+        name = "everywhere"
+        model = "pulled.model"
+        [[alias]]
+        name = "pulled.other"
+        model = "pulled.model"
+        [[alias]]
+        name = "gpt"
+        model = "openai.gpt-oss-120b"
+    "#;
+
+    fn pulled(id: &str, created: i64) -> EngineModel {
+        EngineModel {
+            id: id.into(),
+            vendor: "pulled".into(),
+            context_tokens_max: None,
+            created: Timestamp::from_seconds(created),
+            backend: Arc::new(ScriptedProvider::new("engine")),
+        }
+    }
+
+    #[test]
+    fn names_hold_in_their_regions_and_what_does_not_fit_is_told() {
+        let config = Config::parse(TWO_REGIONS, std::path::Path::new("t"), None).unwrap();
+        let scripted: Arc<dyn Backend> = Arc::new(ScriptedProvider::new("s"));
+        let (snapshot, warnings) = build(&Sources {
+            regions: &config.regions,
+            models: &config.models,
+            aliases: &config.aliases,
+            providers: &HashMap::from([("s".to_owned(), scripted)]),
+            engine: &[pulled("pulled.model", 1), pulled("pulled.other", 2)],
+            engine_file: &|_, _| None,
+            created: Timestamp::from_seconds(9),
+        });
+        let catalogue = NodeCatalogue::new(snapshot);
+        let region = |index: usize| &config.regions[index].region;
+        let names = |index: usize| -> Vec<String> {
+            catalogue
+                .list(region(index))
+                .iter()
+                .map(|(name, _)| name.to_string())
+                .collect()
+        };
+        assert_eq!(
+            names(0),
+            [
+                "everywhere",
+                "gpt",
+                "openai.gpt-oss-120b",
+                "pulled.model",
+                "pulled.other"
+            ]
+        );
+        assert_eq!(names(1), ["everywhere", "pulled.model", "pulled.other"]);
+        assert!(catalogue.resolve(&Region::local(), "everywhere").is_none());
+
+        let gpt = catalogue.resolve(region(0), "gpt").unwrap();
+        assert!(gpt.alias);
+        assert_eq!(&*gpt.model.id, "openai.gpt-oss-120b");
+        assert_eq!(&*gpt.model.vendor, "openai");
+        assert_eq!(gpt.model.created.as_seconds(), 9);
+        assert_eq!(&*gpt.model.deployments[0].upstream, "up");
+        assert_eq!(gpt.model.deployments[0].weight, 3);
+        let price = gpt.model.price.unwrap();
+        assert_eq!(price.input_micros_usd_per_million, 150_000);
+        assert_eq!(price.cached_input_micros_usd_per_million, 150_000);
+        let pulled = catalogue.resolve(region(1), "pulled.model").unwrap();
+        assert_eq!(pulled.model.created.as_seconds(), 1);
+
+        let ocid = honshu_api::model_ocid_of("ap-osaka-1", "gpt");
+        assert_eq!(
+            &*catalogue
+                .resolve(region(0), ocid.as_str())
+                .unwrap()
+                .model
+                .id,
+            "openai.gpt-oss-120b"
+        );
+        assert!(catalogue.resolve(region(1), ocid.as_str()).is_none());
+
+        for part in [
+            "the model `not.pulled` names `not.pulled` on `engine`",
+            "the model `not.pulled` has nothing to run on",
+            "the alias `gpt` stands for `openai.gpt-oss-120b`, which is not there in us-chicago-1",
+            "the alias `pulled.other` hides the pulled model of that name in ap-osaka-1",
+        ] {
+            assert!(
+                warnings.iter().any(|warning| warning.contains(part)),
+                "{part} in {warnings:#?}"
+            );
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use honshu_domain::Backend;
+use honshu_domain::{Backend, Timestamp};
 use honshu_engine::{
     CpuMode, EnginePool, LoadOptions, ModelOptions, PoolOptions, run_self_test_child, self_test,
 };
@@ -54,13 +54,14 @@ impl Engine {
         }
     }
 
-    /// A pulled model.
-    pub(crate) fn model(&self, model: &InstalledModel) -> EngineModel {
+    /// A pulled model; `now` stands where its manifest does not say when that was.
+    pub(crate) fn model(&self, model: &InstalledModel, now: Timestamp) -> EngineModel {
         let manifest = &model.manifest;
         EngineModel {
             id: manifest.id.as_str().into(),
             vendor: manifest.vendor.as_str().into(),
             context_tokens_max: None,
+            created: Timestamp::parse_rfc3339(&manifest.pulled_at).unwrap_or(now),
             backend: self.backend(&model.path, &manifest.id),
         }
     }

@@ -93,7 +93,7 @@ impl StartError {
             Self::Credential { .. } => {
                 "set the variable or create the file that `credential` names"
             }
-            Self::Directory(_) => {
+            Self::Directory(DirectoryError::InUse { .. }) => {
                 "stop the other process, or choose another directory with HONSHU_DATA_DIR"
             }
             _ => return None,

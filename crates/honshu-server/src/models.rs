@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use honshu_domain::Clock;
+use honshu_domain::{Clock, Timestamp};
 use honshu_models::ModelStore;
 
 use crate::catalogue::{self, NodeCatalogue, Snapshot, Sources};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::StartError;
-use crate::providers::{self, Providers};
+use crate::providers::{self, Follower, Providers};
 
 /// How often directories and files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -30,8 +30,20 @@ pub(crate) struct Models {
 
 /// The configuration in force.
 pub(crate) struct Current {
-    pub(crate) config: Config,
-    pub(crate) providers: Providers,
+    config: Config,
+    providers: Providers,
+    _credentials: Follower,
+}
+
+impl Current {
+    /// Takes a configuration and its upstreams into force. Needs a runtime, for the credentials.
+    pub(crate) fn new(config: Config, mut providers: Providers) -> Self {
+        Self {
+            _credentials: providers.follow_credentials(),
+            config,
+            providers,
+        }
+    }
 }
 
 impl Models {
@@ -47,7 +59,7 @@ impl Models {
         let engine: Vec<_> = listing
             .models
             .iter()
-            .map(|model| self.engine.model(model))
+            .map(|model| self.engine.model(model, self.clock.now()))
             .collect();
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let (snapshot, warnings) = catalogue::build(&Sources {
@@ -57,7 +69,7 @@ impl Models {
             providers: &current.providers.backends,
             engine: &engine,
             engine_file: &|id, path| self.engine.file(id, path),
-            clock: self.clock.as_ref(),
+            created: self.configured_at(),
         });
         for warning in warnings {
             tracing::warn!("{warning}");
@@ -99,43 +111,132 @@ impl Models {
         Some((metadata.modified().ok()?, metadata.len()))
     }
 
-    /// Takes providers, models and aliases of a changed configuration. Listeners, limits and the engine are
-    /// taken at the next start.
+    /// When the configuration was last written: what its models were made at, on every node that has the file.
+    fn configured_at(&self) -> Timestamp {
+        self.config_stamp()
+            .and_then(|(modified, _)| modified.duration_since(SystemTime::UNIX_EPOCH).ok())
+            .and_then(|since| i64::try_from(since.as_micros()).ok())
+            .map_or_else(|| self.clock.now(), Timestamp::from_micros)
+    }
+
+    /// Takes providers, models and aliases of a changed configuration. The rest is taken at the next start.
     fn reload(&self) {
         let Some(path) = &self.config_path else {
             return;
         };
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let reloaded = Config::read(path, self.listen)
             .map_err(StartError::from)
-            .and_then(|config| providers::build(&config).map(|providers| (config, providers)));
+            .and_then(|mut config| {
+                let later = config.keep_until_restart(&current.config);
+                let providers = providers::build(&config)?;
+                Ok((config, providers, later))
+            });
         match reloaded {
-            Ok((config, mut providers)) => {
-                let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-                let same_ways_in = config
-                    .regions
-                    .iter()
-                    .map(|r| (r.region.clone(), r.listen, &r.hosts))
-                    .eq(current
-                        .config
-                        .regions
-                        .iter()
-                        .map(|r| (r.region.clone(), r.listen, &r.hosts)));
-                if !same_ways_in {
+            Ok((config, providers, later)) => {
+                if !later.is_empty() {
                     tracing::warn!(
-                        "regions and their addresses changed; that is taken at the next start"
+                        changed = later.join(", "),
+                        "these parts of the configuration changed; they are taken at the next start"
                     );
                 }
-                let regions = current.config.regions.clone();
-                tokio::spawn(Providers::follow_credentials(providers.take_credentials()));
-                *current = Current {
-                    config: Config { regions, ..config },
-                    providers,
-                };
+                *current = Current::new(config, providers);
                 tracing::info!(path = %path.display(), "configuration taken");
             }
             Err(error) => {
                 tracing::error!(%error, "the changed configuration is not valid; the last good one stays");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use honshu_domain::{Catalogue as _, Region, SystemClock};
+
+    use super::*;
+
+    const SCRIPTED: &str = "[[provider]]\nname = \"s\"\nkind = \"scripted\"\n";
+
+    fn model(id: &str) -> String {
+        format!("[[model]]\nid = \"{id}\"\n[[model.deployment]]\nprovider = \"s\"\n")
+    }
+
+    fn names(catalogue: &NodeCatalogue) -> Vec<String> {
+        catalogue
+            .list(&Region::local())
+            .iter()
+            .map(|(name, _)| name.to_string())
+            .collect()
+    }
+
+    fn follow(folder: &Path, config: &Path) -> (Arc<Models>, Arc<NodeCatalogue>) {
+        let checked = Config::read(config, None).unwrap();
+        let models = Arc::new(Models {
+            store: ModelStore::open(folder.join("models")).unwrap(),
+            engine: Engine::new(&checked.engine, None),
+            clock: Arc::new(SystemClock),
+            config_path: Some(config.to_owned()),
+            listen: None,
+            current: Mutex::new(Current::new(
+                checked.clone(),
+                providers::build(&checked).unwrap(),
+            )),
+        });
+        let catalogue = Arc::new(NodeCatalogue::new(models.snapshot().unwrap()));
+        (models, catalogue)
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_taken_and_a_bad_one_leaves_the_last_good_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("honshu.toml");
+        std::fs::write(&config, format!("{SCRIPTED}{}", model("a.one"))).unwrap();
+        let (models, catalogue) = follow(folder.path(), &config);
+        let hup = Arc::new(tokio::sync::Notify::new());
+        let task =
+            tokio::spawn(Arc::clone(&models).follow(Arc::clone(&catalogue), Arc::clone(&hup)));
+        assert_eq!(names(&catalogue), ["a.one"]);
+        let write = |text: String| {
+            std::fs::write(&config, text).unwrap();
+            hup.notify_one();
+        };
+        let until = async |wanted: &[&str]| {
+            for _ in 0..200 {
+                if names(&catalogue) == wanted {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            panic!("{:?} is not {wanted:?}", names(&catalogue));
+        };
+        write(format!("{SCRIPTED}{}{}", model("a.one"), model("b.two")));
+        until(&["a.one", "b.two"]).await;
+        for bad in [
+            "nonsense",
+            "[[model]]\nid = \"c.three\"\n[[model.deployment]]\nprovider = \"missing\"\n",
+        ] {
+            write(bad.to_owned());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(names(&catalogue), ["a.one", "b.two"], "{bad}");
+        }
+        write(format!("{SCRIPTED}{}", model("c.three")));
+        until(&["c.three"]).await;
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn when_a_model_was_made_does_not_change_with_each_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("honshu.toml");
+        std::fs::write(&config, format!("{SCRIPTED}{}", model("a.one"))).unwrap();
+        let (models, catalogue) = follow(folder.path(), &config);
+        let created = || catalogue.list(&Region::local())[0].1.model.created;
+        let first = created();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        catalogue.replace(models.snapshot().unwrap());
+        assert_eq!(created(), first);
     }
 }

@@ -64,13 +64,11 @@ fn backend(
             let allow = AddressRules::public_only()
                 .allow_url(base_url)
                 .map_err(|error| fail(error.to_string()))?;
-            let mut options = ClientOptions {
+            let options = ClientOptions {
                 allow,
+                connect_timeout: config.timeouts().connect_timeout,
                 ..ClientOptions::default()
             };
-            if let Some(seconds) = config.limits.connect_timeout_seconds {
-                options.connect_timeout = Duration::from_secs(seconds);
-            }
             let provider = OpenAiProvider::new(
                 OpenAiOptions {
                     name: provider.name.clone(),
@@ -98,27 +96,72 @@ fn read(source: &CredentialSource) -> Result<String, String> {
 }
 
 impl Providers {
-    /// Reads credentials again for ever. What cannot be read leaves the last good one in place.
-    pub(crate) async fn follow_credentials(
-        credentials: Vec<(String, CredentialSource, Credential)>,
-    ) {
-        loop {
-            tokio::time::sleep(CREDENTIAL_INTERVAL).await;
-            for (provider, source, credential) in &credentials {
-                let result =
-                    read(source).and_then(|secret| credential.set(&secret).map_err(str::to_owned));
-                if let Err(reason) = result {
-                    tracing::warn!(
-                        provider,
-                        reason,
-                        "the credential cannot be read again; the last one stays"
-                    );
+    /// Begins to read the credentials again and again, until what comes back is dropped. What cannot be read leaves
+    /// the last good one in place.
+    pub(crate) fn follow_credentials(&mut self) -> Follower {
+        let credentials = std::mem::take(&mut self.credentials);
+        Follower(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(CREDENTIAL_INTERVAL).await;
+                for (provider, source, credential) in &credentials {
+                    let result = read(source)
+                        .and_then(|secret| credential.set(&secret).map_err(str::to_owned));
+                    if let Err(reason) = result {
+                        tracing::warn!(
+                            provider,
+                            reason,
+                            "the credential cannot be read again; the last one stays"
+                        );
+                    }
                 }
             }
+        }))
+    }
+}
+
+/// A task that ends with whoever holds this: a configuration that was replaced reads no credentials any more.
+pub(crate) struct Follower(tokio::task::JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn config(text: &str) -> Config {
+        Config::parse(text, Path::new("test.toml"), None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn credentials_are_followed_until_their_configuration_is_gone() {
+        let follower = Providers::default().follow_credentials();
+        let task = follower.0.abort_handle();
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+        drop(follower);
+        while !task.is_finished() {
+            tokio::task::yield_now().await;
         }
     }
 
-    pub(crate) fn take_credentials(&mut self) -> Vec<(String, CredentialSource, Credential)> {
-        std::mem::take(&mut self.credentials)
+    #[test]
+    fn what_a_provider_lacks_is_said_without_its_secret() {
+        let variable = "[[provider]]\nname = \"a\"\nkind = \"openai\"\nbase_url = \"https://a.test/v1\"\ncredential = \"env:HONSHU_TEST_NOT_SET\"";
+        let error = build(&config(variable)).err().unwrap().to_string();
+        assert_eq!(
+            error,
+            "provider `a`: the variable HONSHU_TEST_NOT_SET is not set"
+        );
+        let url = "[[provider]]\nname = \"a\"\nkind = \"openai\"\nbase_url = \"https://user:secret@a.test/v1\"";
+        let error = build(&config(url)).err().unwrap().to_string();
+        assert!(
+            error.contains("user name") && !error.contains("secret"),
+            "{error}"
+        );
     }
 }

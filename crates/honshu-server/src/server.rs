@@ -9,7 +9,7 @@ use std::time::Duration;
 use honshu_api::edge::{EdgeLimits, Listener, ListenerTag, Tls, serve};
 use honshu_api::{App, AppParts, Readiness, RegionRoute};
 use honshu_control::{Bootstrap, Control, Initialised};
-use honshu_domain::{Catalogue, Timeouts, UsageLog};
+use honshu_domain::{Catalogue, UsageLog};
 use honshu_gateway::{Gateway, GatewayParts, Limits};
 use honshu_models::ModelStore;
 use honshu_store::{DataDir, OpenError, Shipper, Spool, SpoolLimits, SqliteStore, Store};
@@ -25,7 +25,7 @@ use crate::engine::Engine;
 use crate::error::StartError;
 use crate::logging::{self, LogFormat};
 use crate::models::{Current, Models};
-use crate::providers::{self, Providers};
+use crate::providers;
 
 /// How often the last uses of keys are written down.
 const LAST_USED_INTERVAL: Duration = Duration::from_secs(10);
@@ -118,8 +118,7 @@ impl Server {
         )
         .await?;
 
-        let mut providers = providers::build(&config)?;
-        let credentials = providers.take_credentials();
+        let providers = providers::build(&config)?;
         let models = Arc::new(Models {
             store: ModelStore::open(options.data_dir.join("models"))
                 .map_err(|error| StartError::Models(error.to_string()))?,
@@ -127,10 +126,7 @@ impl Server {
             clock: crate::clock(),
             config_path: options.config.clone(),
             listen: options.listen,
-            current: Mutex::new(Current {
-                config: config.clone(),
-                providers,
-            }),
+            current: Mutex::new(Current::new(config.clone(), providers)),
         });
         let catalogue = Arc::new(NodeCatalogue::new(models.snapshot()?));
 
@@ -158,7 +154,7 @@ impl Server {
             catalogue: Arc::clone(&catalogue) as Arc<dyn Catalogue>,
             clock: crate::clock(),
             regions: routes(&config),
-            timeouts: timeouts(&config),
+            timeouts: config.timeouts(),
             readiness: Arc::clone(&readiness),
         });
 
@@ -182,7 +178,6 @@ impl Server {
         let background = vec![
             tokio::spawn(Shipper::new(Arc::clone(&spool), Arc::clone(&store)).run()),
             tokio::spawn(models.follow(Arc::clone(&catalogue), Arc::clone(&hup))),
-            tokio::spawn(Providers::follow_credentials(credentials)),
             tokio::spawn(write_last_uses(Arc::clone(&control))),
         ];
         Ok(Self {
@@ -388,33 +383,6 @@ fn limits(config: &Config) -> Limits {
     limits
 }
 
-fn timeouts(config: &Config) -> Timeouts {
-    let mut timeouts = Timeouts::default();
-    for (value, timeout) in [
-        (
-            config.limits.connect_timeout_seconds,
-            &mut timeouts.connect_timeout,
-        ),
-        (
-            config.limits.first_event_timeout_seconds,
-            &mut timeouts.first_event_timeout,
-        ),
-        (
-            config.limits.idle_timeout_seconds,
-            &mut timeouts.idle_timeout,
-        ),
-        (
-            config.limits.run_deadline_seconds,
-            &mut timeouts.run_deadline,
-        ),
-    ] {
-        if let Some(seconds) = value {
-            *timeout = Duration::from_secs(seconds);
-        }
-    }
-    timeouts
-}
-
 fn edge_limits(config: &Config) -> EdgeLimits {
     let mut limits = EdgeLimits {
         // The server ends runs first and cuts connections itself.
@@ -422,7 +390,7 @@ fn edge_limits(config: &Config) -> EdgeLimits {
         ..EdgeLimits::default()
     };
     if let Some(connections) = config.limits.connections_max {
-        limits.connections_max = connections.min(limits.connections_max.max(connections));
+        limits.connections_max = connections;
     }
     if let Some(bytes) = config.limits.body_bytes_max {
         limits.body_bytes_max = bytes;

@@ -395,6 +395,65 @@ fn hostile_names_stay_out_of_paths() {
 }
 
 #[test]
+fn allowed_tools_leave_only_what_is_allowed() {
+    let flat = r#""tools":[{"type":"function","name":"a"},{"type":"function","name":"b"},{"type":"web_search"}]"#;
+    let nested = r#""tools":[{"type":"function","function":{"name":"a"}},{"type":"function","function":{"name":"b"}}]"#;
+    let flat_choice = |mode: &str, tools: &str| {
+        format!(r#"{flat},"tool_choice":{{"type":"allowed_tools","mode":{mode},"tools":{tools}}}"#)
+    };
+    let nested_choice = |mode: &str, tools: &str| {
+        format!(
+            r#"{nested},"tool_choice":{{"type":"allowed_tools","allowed_tools":{{"mode":{mode},"tools":{tools}}}}}"#
+        )
+    };
+    let only_a = r#"[{"type":"function","name":"a"}]"#;
+    let nested_a = r#"[{"type":"function","function":{"name":"a"}}]"#;
+    for (mode, choice) in [
+        ("\"auto\"", ToolChoice::Auto),
+        ("null", ToolChoice::Auto),
+        ("\"required\"", ToolChoice::Required),
+    ] {
+        for request in [
+            parse_responses(responses_body(&flat_choice(mode, only_a))).unwrap(),
+            parse_chat(chat_body(&nested_choice(mode, nested_a))).unwrap(),
+        ] {
+            let names: Vec<&str> = request
+                .tools
+                .iter()
+                .map(|tool| match tool {
+                    Tool::Function(function) => &*function.name,
+                    Tool::Other { kind, .. } => kind,
+                })
+                .collect();
+            assert_eq!(names, ["a"], "{mode}");
+            assert_eq!(request.tool_choice, choice, "{mode}");
+            assert!(!request.hints.iter().any(|hint| hint == "tool_choice"));
+        }
+    }
+    for (mode, tools, path) in [
+        ("\"always\"", only_a, "tool_choice.mode"),
+        ("\"auto\"", "7", "tool_choice.tools"),
+        (
+            "\"auto\"",
+            r#"[{"type":"function","name":"c"}]"#,
+            "tool_choice.tools[0].name",
+        ),
+        ("\"auto\"", r#"[{"name":"a"}]"#, "tool_choice.tools[0].type"),
+        ("\"required\"", "[]", "tool_choice"),
+    ] {
+        let body = responses_body(&flat_choice(mode, tools));
+        assert_eq!(paths(parse_responses(body.clone()), &body), [path]);
+    }
+    let body = chat_body(&format!(
+        r#"{nested},"tool_choice":{{"type":"allowed_tools"}}"#
+    ));
+    assert_eq!(
+        paths(parse_chat(body.clone()), &body),
+        ["tool_choice.allowed_tools"]
+    );
+}
+
+#[test]
 fn demands_carry_the_path_that_asks() {
     for (extra, demand, path) in [
         (r#""n":2"#, Demand::Choices, "n"),

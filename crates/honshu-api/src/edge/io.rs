@@ -280,11 +280,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeIo<S> {
     }
 
     fn refuse(&mut self, refusal: Refusal, cleared: usize, began_with_head: bool) {
-        tracing::debug!(
-            status = refusal.status().as_u16(),
-            reason = refusal.message(),
-            "request refused by the gate"
-        );
         self.end = Some(if began_with_head && cleared == 0 {
             End::Refused(refusal)
         } else {

@@ -1,11 +1,12 @@
 //! The answers that the edge gives itself, before any route is known.
 //!
-//! They cannot speak a dialect, because which dialect is meant follows from the
-//! path, and the path may be what is wrong. They are short JSON in the shape of
-//! the OCI error object, and never repeat what the client sent.
+//! Which dialect is meant follows from the path, and the path may be what is wrong. So they are short JSON in
+//! the shapes of both: OCI's flat members and OpenAI's `error` object, which each kind of client reads without
+//! minding the other. They never repeat what the client sent, and carry the id under which the log has them.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use honshu_domain::{Entropy, RequestId, SystemEntropy};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 /// Why the edge refused a request. The text is for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -89,21 +90,43 @@ impl Refusal {
     }
 
     fn json(&self) -> String {
+        let kind = if self.status >= 500 {
+            "server_error"
+        } else {
+            "invalid_request_error"
+        };
         // Codes and messages are constants without quotes or backslashes.
-        format!(r#"{{"code":"{}","message":"{}"}}"#, self.code, self.message)
+        format!(
+            r#"{{"error":{{"message":"{message}","type":"{kind}","param":null,"code":null}},"code":"{}","message":"{message}"}}"#,
+            self.code,
+            message = self.message,
+        )
+    }
+
+    /// A fresh id, under which the log has the refusal from here on.
+    fn logged(&self) -> RequestId {
+        let id = RequestId::generate(&SystemEntropy as &dyn Entropy);
+        tracing::debug!(
+            request_id = id.as_str(),
+            status = self.status,
+            reason = self.message,
+            "request refused by the edge"
+        );
+        id
     }
 
     /// The whole answer as bytes of HTTP/1.1, for when no parser is there to
     /// write it. The connection closes after it.
     pub(super) fn http1(&self) -> Vec<u8> {
         let body = self.json();
+        let id = self.logged();
         let retry = if self.status == 503 {
             "retry-after: 1\r\n"
         } else {
             ""
         };
         format!(
-            "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry}connection: close\r\n\r\n{body}",
+            "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-request-id: {id}\r\nopc-request-id: {id}\r\n{retry}connection: close\r\n\r\n{body}",
             self.status,
             self.status().canonical_reason().unwrap_or("Refused"),
             body.len(),
@@ -116,10 +139,15 @@ impl Refusal {
     pub(super) fn response(&self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(self.json()));
         *response.status_mut() = self.status();
-        response.headers_mut().insert(
+        let headers = response.headers_mut();
+        headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
         );
+        if let Ok(id) = HeaderValue::from_str(self.logged().as_str()) {
+            headers.insert(HeaderName::from_static("x-request-id"), id.clone());
+            headers.insert(HeaderName::from_static("opc-request-id"), id);
+        }
         response
     }
 }

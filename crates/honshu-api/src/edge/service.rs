@@ -96,8 +96,16 @@ impl hyper::service::Service<Request<Incoming>> for Guarded {
                     match AssertUnwindSafe(work).catch_unwind().await {
                         Ok(Ok(response)) => response,
                         Err(_panic) => {
-                            tracing::error!("a handler panicked; its request got a 500");
-                            Refusal::PANICKED.response().map(Body::from)
+                            let response = Refusal::PANICKED.response();
+                            let request_id = response
+                                .headers()
+                                .get("x-request-id")
+                                .and_then(|id| id.to_str().ok());
+                            tracing::error!(
+                                request_id,
+                                "a handler panicked; its request got a 500"
+                            );
+                            response.map(Body::from)
                         }
                     }
                 }

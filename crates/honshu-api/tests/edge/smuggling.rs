@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Server, connect, read_all, start, statuses};
+use crate::support::{Server, connect, is_a_whole_refusal, read_all, start, statuses};
 
 #[derive(Deserialize, Clone)]
 struct Case {
@@ -61,8 +61,8 @@ async fn check(server: &Server, case: &Case, cuts: &[usize]) -> Result<(), Strin
     let head_only = bytes.starts_with(b"HEAD ");
     let statuses = statuses(&answer, head_only);
     let ok = match case.expect.as_str() {
-        "refuse" => closed && matches!(statuses[..], [400..=599]),
-        "timeout" => closed && statuses == [408],
+        "refuse" => closed && matches!(statuses[..], [400..=599]) && is_a_whole_refusal(&answer),
+        "timeout" => closed && statuses == [408] && is_a_whole_refusal(&answer),
         "one" => statuses == [200],
         "two" => statuses == [200, 200],
         other => return Err(format!("unknown expectation {other}")),

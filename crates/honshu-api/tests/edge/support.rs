@@ -280,6 +280,33 @@ pub(crate) fn statuses(mut bytes: &[u8], head_only: bool) -> Vec<u16> {
     statuses
 }
 
+/// Whether a refusal carries its ids and can be read by clients of both dialects. What a handler answered to a
+/// body that broke is its own affair.
+pub(crate) fn is_a_whole_refusal(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let id = |name: &str| {
+        head.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+            .filter(|id| id.len() == 32)
+    };
+    if body.is_empty() {
+        return true;
+    }
+    let Ok(body) = serde_json::from_str::<serde_json::Value>(body) else {
+        return false;
+    };
+    let has_both_shapes = ["message", "type", "param", "code"]
+        .iter()
+        .all(|key| body["error"].get(key).is_some())
+        && body["code"].is_string()
+        && body["message"] == body["error"]["message"];
+    has_both_shapes && id("x-request-id:").is_some() && id("x-request-id:") == id("opc-request-id:")
+}
+
 /// Waits for a state, not for a time.
 pub(crate) async fn eventually(what: &str, within: Duration, mut check: impl FnMut() -> bool) {
     let start = tokio::time::Instant::now();

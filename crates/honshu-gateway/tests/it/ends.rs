@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use honshu_domain::{ErrorKind, FinishReason, RunEvent, Status, TimeoutKind};
+use honshu_domain::{ErrorKind, FinishReason, Retry, RunEvent, Status, TimeoutKind};
 use honshu_gateway::{Limits, SHUTDOWN_CODE, Step};
 use honshu_testkit::{Act, FakeBackend, model, request};
 use tokio::time::{Instant, sleep};
@@ -124,6 +124,12 @@ async fn each_end_of_a_backend_has_one_outcome_and_one_row() {
             "{}",
             case.name
         );
+        // Work was done: whoever repeats the request pays again, so no program is told to.
+        let told_to_repeat = told
+            .error
+            .as_ref()
+            .is_some_and(|e| e.retry() != Retry::Never);
+        assert!(!told_to_repeat, "{}", case.name);
         let finished = told
             .events
             .iter()

@@ -1,9 +1,10 @@
 //! What happens before a backend is called.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use honshu_domain::{Demand, ErrorKind, Retry};
 use honshu_gateway::Limits;
+use honshu_provider::ScriptedProvider;
 use honshu_testkit::{Act, AllowAll, DenyAll, FakeBackend, model, model_with, request};
 
 use crate::common::{MODEL, World, call, call_of};
@@ -123,8 +124,58 @@ async fn hints_that_a_backend_does_not_honour_are_named() {
     ));
     let mut asks = request(MODEL, "x");
     asks.hints = vec!["service_tier".into(), "tools[3]".into()];
+    let log = Log::default();
+    let _guard = log.capture();
     let run = world.generate(call(), asks).await.unwrap();
     assert_eq!(run.facts.ignored, ["service_tier", "tools[3]"]);
+    drop(run);
+    world.row().await;
+    let lines = log.lines();
+    assert!(
+        lines.contains(r#""ignored":"service_tier, tools[3]""#),
+        "{lines}"
+    );
+}
+
+#[tokio::test]
+async fn a_hint_that_a_backend_acts_on_is_not_called_ignored() {
+    let world = World::new(model(MODEL, Arc::new(ScriptedProvider::new("scripted"))));
+    let mut asks = request(MODEL, "x");
+    asks.reasoning_effort = Some("low".into());
+    asks.hints = vec!["reasoning.effort".into(), "service_tier".into()];
+    let run = world.generate(call(), asks).await.unwrap();
+    assert_eq!(run.facts.ignored, ["service_tier"]);
+}
+
+/// The log of one test, as JSON lines.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// From here to the end of the guard this thread logs into it.
+    fn capture(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_writer(move || log.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn lines(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,7 +41,6 @@ pub(super) struct Exchange {
     /// The dialect that the upstream is asked in.
     pub(super) dialect: Dialect,
     pub(super) is_streamed: bool,
-    pub(super) choices: u32,
     pub(super) decoder: Decoder,
 }
 
@@ -53,7 +52,7 @@ pub(super) struct Answer {
     /// Reused by the translating decoders.
     scratch: Vec<RunEvent>,
     decoder: Decoder,
-    choices: u32,
+    credential: Credential,
     dialect: Dialect,
 }
 
@@ -87,15 +86,19 @@ impl Answer {
             credential,
             dialect,
             is_streamed,
-            choices,
             decoder,
         } = exchange;
         Self {
-            state: State::Opening(Box::pin(open(client, request, credential, is_streamed))),
+            state: State::Opening(Box::pin(open(
+                client,
+                request,
+                credential.clone(),
+                is_streamed,
+            ))),
             queue: VecDeque::new(),
             scratch: Vec::new(),
             decoder,
-            choices,
+            credential,
             dialect,
         }
     }
@@ -179,7 +182,7 @@ impl Answer {
         };
         if decoded.is_ok() && !self.decoder.is_finished() {
             // A refusal to finish is what being cut means here.
-            let _ = self.decoder.end(self.choices, &mut self.scratch);
+            let _ = self.decoder.end(&mut self.scratch);
         }
         self.queue_decoded();
     }
@@ -219,7 +222,7 @@ impl Stream for Answer {
                 this.state = State::Ended;
                 this.queue.clear();
                 this.scratch.clear();
-                return Poll::Ready(Some(Err(error)));
+                return Poll::Ready(Some(Err(error::redacted(error, &this.credential))));
             }
         }
     }
@@ -291,9 +294,8 @@ pub(super) enum Decoder {
 pub(super) struct Native {
     patcher: FramePatcher,
     usage: Option<Usage>,
+    /// Given once, when every choice has its reason.
     finish: Option<FinishReason>,
-    /// Choices whose end was seen.
-    finishes: u32,
     is_finished: bool,
 }
 
@@ -308,7 +310,6 @@ impl Native {
         }
         if facts.finish.is_some() {
             self.finish = facts.finish;
-            self.finishes = self.finishes.saturating_add(1);
         }
         if let Some(frame) = frame {
             out.push(RunEvent::Native(frame));
@@ -338,7 +339,6 @@ impl Decoder {
             patcher,
             usage: None,
             finish: None,
-            finishes: 0,
             is_finished: false,
         }))
     }
@@ -376,12 +376,10 @@ impl Decoder {
 
     /// The stream was closed without an end marker. Chat upstreams often send none: there the reasons of all
     /// choices make the answer whole.
-    fn end(&mut self, choices: u32, out: &mut Vec<RunEvent>) -> Result<(), Error> {
+    fn end(&mut self, out: &mut Vec<RunEvent>) -> Result<(), Error> {
         match self {
             Self::Native(native) => {
-                if let Some(reason) = native.finish
-                    && native.finishes >= choices
-                {
+                if let Some(reason) = native.finish {
                     native.finished(reason, out);
                 }
                 Ok(())

@@ -67,6 +67,14 @@ pub(super) fn of_status(
     }
 }
 
+/// An error of a stream, without our key where the upstream quoted it.
+pub(super) fn redacted(error: Error, credential: &Credential) -> Error {
+    match credential.redact(error.message().as_bytes()) {
+        Some(clean) => error.with_message(String::from_utf8_lossy(&clean).into_owned()),
+        None => error,
+    }
+}
+
 /// The upstream sent more than we take.
 pub(super) fn too_large() -> Error {
     Error::new(

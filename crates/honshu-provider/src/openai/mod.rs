@@ -21,6 +21,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 
 use crate::credential::Credential;
+use crate::is_reasoning_effort;
 use answer::{Answer, Decoder, Exchange};
 
 pub use split::{Splitter, TooLong};
@@ -190,6 +191,34 @@ impl Backend for OpenAiProvider {
         self.dialect_for(dialect) == dialect
     }
 
+    fn acts_on_hint(&self, _upstream: &str, _dialect: Dialect, path: &str) -> bool {
+        // Both translations carry the effort over.
+        is_reasoning_effort(path)
+    }
+
+    fn leaves_out(&self, _upstream: &str, request: &InferenceRequest) -> Vec<String> {
+        let spoken = self.dialect_for(request.dialect);
+        if spoken == request.dialect || spoken != Dialect::Responses {
+            return Vec::new();
+        }
+        let sampling = &request.sampling;
+        // Chat has them, Responses does not.
+        [
+            ("stop", !request.stop.is_empty()),
+            ("seed", sampling.seed.is_some()),
+            ("top_k", sampling.top_k.is_some()),
+            ("min_p", sampling.min_p.is_some()),
+            (
+                "repetition_penalty",
+                sampling.penalties.repetition.is_some(),
+            ),
+        ]
+        .into_iter()
+        .filter(|(_, is_asked)| *is_asked)
+        .map(|(path, _)| path.to_owned())
+        .collect()
+    }
+
     fn generate(&self, attempt: Attempt) -> RunStream {
         let dialect = self.dialect_for(attempt.request.dialect);
         let body = body_for(&attempt.request, &attempt.upstream, dialect);
@@ -212,7 +241,6 @@ impl Backend for OpenAiProvider {
             credential: self.credential.clone(),
             dialect,
             is_streamed: attempt.request.stream,
-            choices: attempt.request.choices,
             decoder,
         }))
     }

@@ -21,6 +21,9 @@
 //!   without an end, or fails; `fail-at=0` is a failure before anything was sent;
 //! - `status=N`: the upstream status that a failure stands for (429, 500, 503, …; default 500).
 //!
+//! Images and files are taken and not looked at; sound, stored state and items that only one dialect knows are
+//! refused.
+//!
 //! Tokens are counted by words: a token is a word with the white space before it. Input tokens are the words of
 //! all instructions, messages, calls and results, plus 3 for each item. `max_output_tokens`, stop texts, several
 //! choices and log probabilities (each 0, one candidate) are honoured; sampling has no effect.
@@ -32,6 +35,8 @@ mod play;
 mod script;
 
 use honshu_domain::{Attempt, Backend, BackendKind, Demand, Dialect, RunStream, Support};
+
+use crate::is_reasoning_effort;
 
 /// The scripted model as a backend. See the module's words on what it obeys.
 #[derive(Debug, Clone)]
@@ -60,14 +65,19 @@ impl Backend for ScriptedProvider {
 
     fn supports(&self, _upstream: &str, _dialect: Dialect, demand: Demand) -> Support {
         match demand {
-            // It keeps nothing and makes no sound: saying otherwise would drop a demand in silence.
-            Demand::StoredState | Demand::Audio => Support::No,
+            // It keeps nothing, makes no sound and knows only what the two dialects share: saying otherwise would
+            // drop a demand in silence.
+            Demand::StoredState | Demand::Audio | Demand::ForeignItems => Support::No,
             _ => Support::Yes,
         }
     }
 
     fn passes_through(&self, _upstream: &str, _dialect: Dialect) -> bool {
         false
+    }
+
+    fn acts_on_hint(&self, _upstream: &str, _dialect: Dialect, path: &str) -> bool {
+        is_reasoning_effort(path)
     }
 
     fn generate(&self, attempt: Attempt) -> RunStream {

@@ -307,6 +307,91 @@ async fn a_chat_stream_without_its_marker_is_whole_once_the_reason_came() {
 }
 
 #[tokio::test]
+async fn a_translation_says_which_hints_it_carries_over() {
+    for (chat, responses) in [(true, false), (false, true)] {
+        let provider = provider("http://127.0.0.1:9/v1", chat, responses);
+        for dialect in [Dialect::ChatCompletions, Dialect::Responses] {
+            for (path, acts) in [
+                ("reasoning.effort", true),
+                ("reasoning_effort", true),
+                ("reasoning.summary", false),
+                ("service_tier", false),
+            ] {
+                assert_eq!(provider.acts_on_hint("up", dialect, path), acts, "{path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_responses_cannot_say_is_named() {
+    let mut asked = chat_request("test.model", "hi", true);
+    asked.stop = vec!["end".into()];
+    asked.sampling.seed = Some(7);
+    asked.sampling.temperature = Some(0.5);
+    let left_out = |chat, responses| {
+        provider("http://127.0.0.1:9/v1", chat, responses).leaves_out("up", &asked)
+    };
+    assert_eq!(left_out(false, true), ["stop", "seed"]);
+    assert!(left_out(true, false).is_empty());
+    assert!(left_out(true, true).is_empty());
+}
+
+#[tokio::test]
+async fn several_choices_without_a_marker_are_whole_when_the_last_one_has_its_reason() {
+    let choice = |index: u32, delta: &str, finish: &str| {
+        format!(
+            "data: {{\"model\":\"real-name\",\"choices\":[{{\"index\":{index},\"delta\":{delta},\"finish_reason\":{finish}}}]}}\n\n"
+        )
+        .into_bytes()
+    };
+    let frames = [
+        choice(0, r#"{"content":"a"}"#, "null"),
+        choice(1, r#"{"content":"b"}"#, "null"),
+        choice(0, "{}", "\"stop\""),
+        choice(1, "{}", "\"stop\""),
+    ];
+    for (kept, is_whole) in [(3, false), (4, true)] {
+        let upstream = MockUpstream::start([Reply::stream(frames[..kept].to_vec())]).await;
+        let provider = provider(&upstream.base_url(), true, false);
+        for native in [true, false] {
+            let mut asked = if native {
+                chat_request("test.model", "hi", true)
+            } else {
+                request("test.model", "hi")
+            };
+            asked.choices = 2;
+            let got = run(&provider, asked).await;
+            assert_eq!(
+                got.finish().is_some(),
+                is_whole,
+                "native {native}, clean end after {kept} frames"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_inside_a_stream_does_not_quote_our_key() {
+    let frames = |data: String| {
+        let mut frames = chat_frames()[..2].to_vec();
+        frames.push(format!("data: {data}\n\n").into_bytes());
+        frames
+    };
+    let quote = format!(r#"{{"error":{{"message":"key {KEY} is out of money","code":"x"}}}}"#);
+    let upstream = MockUpstream::start([Reply::stream(frames(quote))]).await;
+    let provider = provider(&upstream.base_url(), true, false);
+    for asked in [
+        chat_request("test.model", "hi", true),
+        request("test.model", "hi"),
+    ] {
+        let error = run(&provider, asked).await.error.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Upstream);
+        assert_eq!(error.message(), "key [credential] is out of money");
+    }
+}
+
+#[tokio::test]
 async fn dropping_the_stream_closes_the_upstreams_connection_within_250_ms() {
     let slow = Reply::stream(chat_frames()[..2].to_vec()).stall();
     let upstream = MockUpstream::start([slow]).await;

@@ -374,6 +374,7 @@ fn it_does_not_claim_what_it_drops() {
     let supports = |demand| scripted().supports("x", Dialect::Responses, demand);
     assert_eq!(supports(Demand::StoredState), Support::No);
     assert_eq!(supports(Demand::Audio), Support::No);
+    assert_eq!(supports(Demand::ForeignItems), Support::No);
     assert_eq!(supports(Demand::JsonSchema), Support::Yes);
     assert!(!scripted().passes_through("x", Dialect::Responses));
 }

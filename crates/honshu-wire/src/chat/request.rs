@@ -8,7 +8,9 @@ use honshu_domain::{
 use super::messages;
 use crate::json::{Node, Path};
 use crate::problems::{self, Findings, MISSING, WRONG_VALUE, raw};
-use crate::responses::request::{check_tool_choice, function, other_choice, tool_choice_word};
+use crate::responses::request::{
+    Allowed, allowed_tools, check_tool_choice, function, other_choice, tool_choice_word,
+};
 use crate::sampling::{self, OUTPUT_TOKENS_MAX};
 
 /// Answers that one request may ask for (OpenAI API reference).
@@ -59,6 +61,7 @@ struct Draft {
     input: Option<Vec<Item>>,
     tools: Vec<Tool>,
     tool_choice: ToolChoice,
+    allowed: Option<Allowed>,
     parallel_tool_calls: Option<bool>,
     sampling: Sampling,
     format: TextFormat,
@@ -128,7 +131,7 @@ impl Draft {
             "functions" => functions(node, &path, &mut self.tools, findings),
             "tool_choice" | "function_call" => {
                 if !node.is_null() {
-                    self.tool_choice = tool_choice(key, node, &path, findings);
+                    self.tool_choice = tool_choice(key, node, &path, &mut self.allowed, findings);
                 }
             }
             "parallel_tool_calls" => self.parallel_tool_calls = findings.boolean(node, &path),
@@ -223,7 +226,7 @@ impl Draft {
         }
     }
 
-    fn check(&self, findings: &mut Findings) {
+    fn check(&mut self, findings: &mut Findings) {
         let root = Path::Root;
         if self.model.is_empty() {
             findings.problem(&root.key("model"), MISSING, "required: the name of a model");
@@ -241,6 +244,9 @@ impl Draft {
                 WRONG_VALUE,
                 "needs `logprobs: true`",
             );
+        }
+        if let Some(allowed) = self.allowed.take() {
+            allowed.narrow(&mut self.tools, findings);
         }
         check_tool_choice(&self.tool_choice, &self.tools, findings);
     }
@@ -311,7 +317,13 @@ fn functions(node: &Node<'_>, path: &Path<'_>, tools: &mut Vec<Tool>, findings: 
     }
 }
 
-fn tool_choice(key: &str, node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> ToolChoice {
+fn tool_choice(
+    key: &str,
+    node: &Node<'_>,
+    path: &Path<'_>,
+    allowed: &mut Option<Allowed>,
+    findings: &mut Findings,
+) -> ToolChoice {
     if let Some(word) = node.as_str() {
         return tool_choice_word(word, path, findings);
     }
@@ -336,15 +348,13 @@ fn tool_choice(key: &str, node: &Node<'_>, path: &Path<'_>, findings: &mut Findi
                 ToolChoice::Auto
             }
         },
-        Some("allowed_tools")
-            if node
-                .find("allowed_tools")
-                .and_then(|inner| inner.find_str("mode"))
-                != Some("required") =>
-        {
-            findings.hint(path, node);
-            other_choice(node)
-        }
+        Some("allowed_tools") => match node.find("allowed_tools") {
+            Some(inner) => allowed_tools(inner, &path.key("allowed_tools"), allowed, findings),
+            None => {
+                findings.missing(&path.key("allowed_tools"));
+                ToolChoice::Auto
+            }
+        },
         Some(_) => {
             findings.demand(Demand::ForeignItems, path);
             other_choice(node)

@@ -4,7 +4,7 @@
 use bytes::BytesMut;
 use honshu_domain::{Dialect, Error, ErrorKind, FinishReason, InferenceRequest, Usage};
 
-use super::request::write_tool;
+use super::request::{tools_of, write_tool};
 use crate::head::ResponseHead;
 use crate::json::{members, put, put_str, put_u64};
 
@@ -157,13 +157,17 @@ pub(super) fn write_usage(usage: &Usage, out: &mut BytesMut) {
     put(out, "}");
 }
 
+fn is_allowed_tools(choice: &str) -> bool {
+    choice.starts_with('{') && choice.contains("\"allowed_tools\"")
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn echo(head: &ResponseHead, request: &InferenceRequest) -> String {
     let mut given: [Option<&str>; ECHOED.len()] = [None; ECHOED.len()];
-    let (mut text_field, mut reasoning) = (None, None);
+    let (mut text_field, mut reasoning, mut tools) = (None, None, None);
     // The body was checked when it was read; a caller of another dialect has nothing to echo.
     if request.dialect == Dialect::Responses
         && let Ok(raw) = std::str::from_utf8(&request.raw)
@@ -176,6 +180,7 @@ fn echo(head: &ResponseHead, request: &InferenceRequest) -> String {
             match key {
                 "text" => text_field = Some(value),
                 "reasoning" => reasoning = Some(value),
+                "tools" => tools = Some(value),
                 _ => {
                     if let Some(index) = ECHOED.iter().position(|(name, _)| *name == key) {
                         given[index] = Some(value);
@@ -208,7 +213,13 @@ fn echo(head: &ResponseHead, request: &InferenceRequest) -> String {
     put(&mut out, ",\"text\":");
     write_with_defaults(text_field, &[("format", "{\"type\":\"text\"}")], &mut out);
     put(&mut out, ",\"tools\":[");
-    for (index, tool) in request.tools.iter().enumerate() {
+    // `allowed_tools` narrows what the model is shown and not what the caller is told.
+    let narrowed = ECHOED
+        .iter()
+        .zip(given)
+        .any(|((name, _), given)| *name == "tool_choice" && given.is_some_and(is_allowed_tools));
+    let whole = tools.filter(|_| narrowed).and_then(tools_of);
+    for (index, tool) in whole.as_ref().unwrap_or(&request.tools).iter().enumerate() {
         if index > 0 {
             put(&mut out, ",");
         }

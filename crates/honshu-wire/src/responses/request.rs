@@ -66,6 +66,7 @@ struct Draft {
     input: Option<Vec<Item>>,
     tools: Vec<Tool>,
     tool_choice: ToolChoice,
+    allowed: Option<Allowed>,
     parallel_tool_calls: Option<bool>,
     sampling: Sampling,
     format: TextFormat,
@@ -104,7 +105,9 @@ impl Draft {
                     .and_then(|n| u32::try_from(n).ok());
             }
             "tools" => self.tools = tools(node, &path, findings),
-            "tool_choice" => self.tool_choice = tool_choice(node, &path, findings),
+            "tool_choice" => {
+                self.tool_choice = tool_choice(node, &path, &mut self.allowed, findings);
+            }
             "parallel_tool_calls" => self.parallel_tool_calls = findings.boolean(node, &path),
             "text" => self.text(node, &path, findings),
             "top_logprobs" => {
@@ -305,7 +308,95 @@ impl Draft {
                 );
             }
         }
+        if let Some(allowed) = self.allowed.take() {
+            allowed.narrow(&mut self.tools, findings);
+        }
         check_tool_choice(&self.tool_choice, &self.tools, findings);
+    }
+}
+
+/// The tools that `allowed_tools` leaves of those in `tools`.
+pub(crate) struct Allowed {
+    /// Names of functions, each with the place that names it.
+    functions: Vec<(String, String)>,
+    /// Whether tools that we only carry are among them.
+    others: bool,
+}
+
+impl Allowed {
+    /// Takes the tools away that are not allowed: a model cannot call what it is not shown. The caller's own list
+    /// goes on in the raw body, for upstreams of the same dialect, which enforce the choice themselves.
+    pub(crate) fn narrow(self, tools: &mut Vec<Tool>, findings: &mut Findings) {
+        for (name, path) in &self.functions {
+            let known = tools
+                .iter()
+                .any(|tool| matches!(tool, Tool::Function(function) if *function.name == **name));
+            if !known {
+                findings.problem_at(
+                    path.clone(),
+                    WRONG_VALUE,
+                    "names a function that is not in `tools`",
+                );
+            }
+        }
+        tools.retain(|tool| match tool {
+            Tool::Function(function) => self
+                .functions
+                .iter()
+                .any(|(name, _)| *function.name == **name),
+            Tool::Other { .. } => self.others,
+        });
+    }
+}
+
+/// Reads `mode` and `tools` of an `allowed_tools` choice; functions are flat in Responses and nested in Chat.
+pub(crate) fn allowed_tools(
+    node: &Node<'_>,
+    path: &Path<'_>,
+    allowed: &mut Option<Allowed>,
+    findings: &mut Findings,
+) -> ToolChoice {
+    let at = path.key("tools");
+    let mut found = Allowed {
+        functions: Vec::new(),
+        others: false,
+    };
+    match node.find("tools") {
+        None => findings.missing(&at),
+        Some(list) => {
+            for (index, tool) in findings
+                .array(list, &at)
+                .unwrap_or_default()
+                .iter()
+                .enumerate()
+            {
+                let at = at.index(index);
+                match findings.required_string(tool, "type", &at) {
+                    Some("function") => {
+                        let (owner, at) = match tool.find("function") {
+                            Some(inner) => (inner, at.key("function")),
+                            None => (tool, at),
+                        };
+                        if let Some(name) = findings.required_string(owner, "name", &at) {
+                            found
+                                .functions
+                                .push((name.to_owned(), at.key("name").to_string()));
+                        }
+                    }
+                    Some(_) => found.others = true,
+                    None => {}
+                }
+            }
+        }
+    }
+    *allowed = Some(found);
+    let at = path.key("mode");
+    let mode = node
+        .find("mode")
+        .and_then(|mode| findings.one_of(mode, &at, &["auto", "required"]));
+    match mode {
+        Some("required") => ToolChoice::Required,
+        _ => ToolChoice::Auto,
     }
 }
 
@@ -405,6 +496,16 @@ fn format(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> TextForm
     }
 }
 
+/// The tools of a body that was checked, from the text of its `tools`.
+pub(super) fn tools_of(text: &str) -> Option<Vec<Tool>> {
+    let node = crate::json::parse_text(text).ok()?;
+    Some(tools(
+        &node,
+        &Path::Root.key("tools"),
+        &mut Findings::default(),
+    ))
+}
+
 /// Reads `tools`. Kinds that we do not know are carried: real agents always send some.
 fn tools(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Vec<Tool> {
     let nodes = findings.array(node, path).unwrap_or_default();
@@ -469,7 +570,12 @@ pub(crate) fn function(
     Some(tool)
 }
 
-fn tool_choice(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> ToolChoice {
+fn tool_choice(
+    node: &Node<'_>,
+    path: &Path<'_>,
+    allowed: &mut Option<Allowed>,
+    findings: &mut Findings,
+) -> ToolChoice {
     if let Some(word) = node.as_str() {
         return tool_choice_word(word, path, findings);
     }
@@ -485,10 +591,7 @@ fn tool_choice(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Too
             Some(name) => ToolChoice::Function(name.into()),
             None => ToolChoice::Auto,
         },
-        Some("allowed_tools") if node.find_str("mode") != Some("required") => {
-            findings.hint(path, node);
-            other_choice(node)
-        }
+        Some("allowed_tools") => allowed_tools(node, path, allowed, findings),
         Some(_) => {
             // A choice that must be enforced, in terms that only this dialect's upstreams know.
             findings.demand(Demand::ForeignItems, path);

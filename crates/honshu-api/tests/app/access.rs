@@ -1,0 +1,362 @@
+//! Who gets in, and what those hear who do not.
+
+use std::time::Duration;
+
+use honshu_domain::Clock as _;
+use serde_json::Value;
+
+use crate::support::{ALIAS, Answer, House, MODEL, chat};
+
+const ID: &str = "ocid1.generativeaiapikey.oc1.ap-osaka-1.aaaa";
+
+/// Every route below the bases, by the methods that it serves.
+const OPENAI: [(&str, &str); 10] = [
+    ("POST", "/responses"),
+    ("GET", "/responses/resp_1"),
+    ("DELETE", "/responses/resp_1"),
+    ("POST", "/responses/resp_1/cancel"),
+    ("GET", "/responses/resp_1/input_items"),
+    ("POST", "/chat/completions"),
+    ("GET", "/models"),
+    ("GET", "/models/a/b"),
+    ("GET", "/models/%FF"),
+    ("GET", "/models/a%2Fb"),
+];
+
+const SIGNED: [(&str, &str); 32] = [
+    ("POST", "/20231130/apikeys"),
+    ("GET", "/20231130/apikeys"),
+    ("GET", "/20231130/apikeys/ID"),
+    ("PUT", "/20231130/apikeys/ID"),
+    ("DELETE", "/20231130/apikeys/ID"),
+    ("GET", "/20231130/apikeys/%FF"),
+    ("POST", "/20231130/apikeys/ID/actions/renew"),
+    ("POST", "/20231130/apikeys/ID/actions/setstate"),
+    ("POST", "/20231130/apikeys/ID/actions/changeCompartment"),
+    ("GET", "/20231130/models"),
+    ("GET", "/20231130/models?%FF=%FF"),
+    ("GET", "/20231130/models/ID"),
+    ("POST", "/20231130/endpoints"),
+    ("GET", "/20231130/workRequests/a/errors"),
+    ("POST", "/20231130/actions/chat"),
+    ("POST", "/20231130/actions/nonsense"),
+    ("POST", "/20160918/compartments"),
+    ("GET", "/20160918/compartments"),
+    ("GET", "/20160918/compartments/ID"),
+    ("PUT", "/20160918/compartments/ID"),
+    ("DELETE", "/20160918/compartments/ID"),
+    ("GET", "/20160918/compartments/%C3%28"),
+    ("POST", "/20160918/policies"),
+    ("GET", "/20160918/policies"),
+    ("GET", "/20160918/policies/ID"),
+    ("PUT", "/20160918/policies/ID"),
+    ("DELETE", "/20160918/policies/ID"),
+    ("GET", "/20160918/tenancies/ID"),
+    ("GET", "/20160918/tenancies/ID/regionSubscriptions"),
+    ("GET", "/20160918/regions"),
+    ("GET", "/20160918/users"),
+    ("POST", "/20160918/groups"),
+];
+
+fn routes() -> Vec<(&'static str, String)> {
+    let mut routes = Vec::new();
+    for base in [
+        "/20231130/actions/v1",
+        "/openai/v1",
+        "/20231130/openai/v1",
+        "/v1",
+    ] {
+        for (method, path) in OPENAI {
+            routes.push((method, format!("{base}{path}")));
+        }
+    }
+    for (method, path) in SIGNED {
+        routes.push((method, path.replace("ID", ID)));
+    }
+    routes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_credential_every_route_is_401_in_the_shape_of_its_plane() {
+    let house = House::new().await;
+    for (method, target) in routes() {
+        let what = format!("{method} {target}");
+        let answer = house.send(house.osaka, method, &target, &[], "").await;
+        answer.check(&what);
+        assert_eq!(answer.status, 401, "{what}: {}", answer.text());
+        let body = answer.json();
+        let is_openai = body.get("error").is_some();
+        let on_openai_path = [
+            "/v1",
+            "/openai/v1",
+            "/20231130/actions/v1",
+            "/20231130/openai/v1",
+        ]
+        .iter()
+        .any(|base| target.starts_with(&format!("{base}/")));
+        assert_eq!(is_openai, on_openai_path, "{what}: {body}");
+        let code = &body["code"];
+        if on_openai_path || target.starts_with("/20231130/actions") {
+            assert_eq!(code, "401", "{what}");
+        } else {
+            assert_eq!(code, "NotAuthenticated", "{what}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_opens_no_door_of_the_other_planes() {
+    let house = House::new().await;
+    let secret = house.chatting().await;
+    let bearer = format!("Bearer {secret}");
+    for (method, path) in SIGNED {
+        let target = path.replace("ID", ID);
+        let headers = [("authorization", bearer.as_str())];
+        let answer = house.send(house.osaka, method, &target, &headers, "").await;
+        assert_eq!(answer.check(&target).status, 401, "{method} {target}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_is_a_clean_404_or_405_and_health_needs_no_credential() {
+    let house = House::new().await;
+    for (method, target, status) in [
+        ("GET", "/", 404),
+        ("GET", "/v1", 404),
+        ("GET", "/v2/models", 404),
+        ("GET", "/v1/_stainless_unknown_path", 404),
+        ("POST", "/v1/embeddings", 404),
+        ("POST", "/v1/responses/compact", 404),
+        ("POST", "/v1/responses/input_tokens", 404),
+        ("GET", "//v1/models", 404),
+        ("GET", "/V1/models", 404),
+        ("GET", "/v1/models/", 404),
+        ("GET", "/20231130", 404),
+        ("GET", "/20231130/apikeys/a/b", 404),
+        ("PATCH", "/v1/responses", 405),
+        ("GET", "/v1/chat/completions", 405),
+        ("GET", "/v1/responses", 405),
+        ("PATCH", "/20231130/apikeys", 405),
+        ("GET", "/healthz", 200),
+        ("GET", "/readyz", 200),
+    ] {
+        let answer = house.send(house.osaka, method, target, &[], "").await;
+        answer.check(target);
+        assert_eq!(
+            answer.status,
+            status,
+            "{method} {target}: {}",
+            answer.text()
+        );
+    }
+    // A client that tries WebSocket first goes on with POST at once.
+    let headers = [
+        ("upgrade", "websocket"),
+        ("connection", "upgrade"),
+        ("sec-websocket-version", "13"),
+    ];
+    let answer = house
+        .send(house.osaka, "GET", "/v1/responses", &headers, "")
+        .await;
+    assert_eq!(answer.check("websocket").status, 426);
+}
+
+/// An answer without what differs between any two.
+fn bare(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+    let mut headers: Vec<(String, String)> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| {
+            !matches!(
+                name.as_str(),
+                "x-request-id" | "opc-request-id" | "opc-decision-id" | "date"
+            )
+        })
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    headers.sort();
+    (answer.status.as_u16(), headers, answer.text())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_a_key_is_not_good_is_not_told() {
+    let house = House::new().await;
+    house.let_keys_chat().await;
+    let soon = house.clock.now().plus(Duration::from_secs(60));
+    let (_, [expired, _]) = house.key(Some(soon)).await;
+    let (id, [inactive, revoked]) = house.key(None).await;
+    for (name, state) in [("one", "INACTIVE"), ("two", "REVOKED")] {
+        let answer = house
+            .signed(
+                "POST",
+                &format!("/20231130/apikeys/{id}/actions/setstate"),
+                &[],
+                &format!(r#"{{"keyName":"{name}","state":"{state}"}}"#),
+            )
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let (_, [good, _]) = house.key(None).await;
+    house.clock.advance(Duration::from_secs(60));
+    let mut bad_checksum = good.clone();
+    let last = if bad_checksum.ends_with('0') {
+        "1"
+    } else {
+        "0"
+    };
+    bad_checksum.replace_range(bad_checksum.len() - 1.., last);
+    let unknown = honshu_control::PlainSecret::generate(&honshu_domain::SystemEntropy);
+
+    let none = house
+        .send(house.osaka, "POST", "/v1/chat/completions", &[], chat("hi"))
+        .await;
+    assert_eq!(none.status, 401);
+    let error = &none.json()["error"];
+    assert_eq!(error["type"], "authentication_error");
+    assert_eq!(error["code"], "invalid_api_key");
+    for (what, secret) in [
+        ("garbage", "x"),
+        ("empty", ""),
+        ("bad checksum", bad_checksum.as_str()),
+        ("unknown", unknown.reveal()),
+        ("expired", expired.as_str()),
+        ("inactive", inactive.as_str()),
+        ("revoked", revoked.as_str()),
+    ] {
+        let answer = house.post(secret, "/v1/chat/completions", chat("hi")).await;
+        assert_eq!(bare(&answer), bare(&none), "{what}");
+    }
+    let bearer = format!("Bearer {good}");
+    let headers = [("authorization", bearer.as_str())];
+    let elsewhere = house
+        .send(
+            house.chicago,
+            "POST",
+            "/v1/chat/completions",
+            &headers,
+            chat("hi"),
+        )
+        .await;
+    assert_eq!(bare(&elsewhere), bare(&none), "a key of Osaka in Chicago");
+    let here = house.post(&good, "/v1/chat/completions", chat("hi")).await;
+    assert_eq!(here.status, 200, "{}", here.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_host_name_chooses_the_region_before_the_listener_does() {
+    let house = House::new().await;
+    let secret = house.chatting().await;
+    let bearer = format!("Bearer {secret}");
+    for (host, status) in [
+        ("ap-osaka-1.example.com", 200),
+        ("AP-OSAKA-1.example.com:8443", 200),
+        ("us-chicago-1.example.com", 401),
+        ("elsewhere.example.com", 200),
+    ] {
+        let headers = [("authorization", bearer.as_str()), ("host", host)];
+        let answer = house
+            .send(
+                house.osaka,
+                "POST",
+                "/v1/chat/completions",
+                &headers,
+                chat("hi"),
+            )
+            .await;
+        assert_eq!(answer.status, status, "{host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_policy_a_model_is_not_there_and_the_decision_has_an_id() {
+    let house = House::new().await;
+    let (_, [secret, _]) = house.key(None).await;
+    let ask = |model: &str| format!(r#"{{"model":"{model}","input":"hi"}}"#);
+    let forbidden = house.post(&secret, "/v1/responses", ask(MODEL)).await;
+    let missing = house
+        .post(&secret, "/v1/responses", ask("no.such-model"))
+        .await;
+    for answer in [&forbidden, &missing] {
+        assert_eq!(answer.status, 404);
+        assert!(answer.header("opc-decision-id").is_some());
+        let error = &answer.json()["error"];
+        assert_eq!(error["type"], "not_found_error");
+        assert_eq!(error["code"], "model_not_found");
+        assert_eq!(error["param"], "model");
+    }
+    let text = |answer: &Answer, name: &str| answer.text().replace(name, "NAME");
+    assert_eq!(
+        text(&forbidden, MODEL),
+        text(&missing, "no.such-model"),
+        "nothing but the name that was asked for"
+    );
+    let bearer = format!("Bearer {secret}");
+    let headers = [("authorization", bearer.as_str())];
+    let list = house
+        .send(house.osaka, "GET", "/v1/models", &headers, "")
+        .await;
+    assert_eq!(list.json()["data"], Value::Array(Vec::new()));
+    let one = house
+        .send(
+            house.osaka,
+            "GET",
+            &format!("/v1/models/{MODEL}"),
+            &headers,
+            "",
+        )
+        .await;
+    assert_eq!(
+        text(&one, MODEL),
+        text(&forbidden, MODEL),
+        "the same answer wherever a model is named"
+    );
+
+    house.let_keys_chat().await;
+    let list = house
+        .send(house.osaka, "GET", "/v1/models", &headers, "")
+        .await;
+    let names: Vec<String> = list.json()["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, [MODEL, ALIAS]);
+    let through_alias = house.post(&secret, "/v1/responses", ask(ALIAS)).await;
+    assert_eq!(
+        through_alias.json()["model"],
+        MODEL,
+        "an alias never pretends"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_credentials_are_refused_and_signatures_hold_for_one_request() {
+    let house = House::new().await;
+    let secret = house.chatting().await;
+    // hyper's client would join them: written by hand.
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(house.osaka).await.unwrap();
+    let request = format!(
+        "GET /v1/models HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\nAuthorization: Bearer x\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 400"), "{text}");
+
+    // Without a compartment a signed call does not know where it acts.
+    let answer = house
+        .signed("POST", "/v1/chat/completions", &[], &chat("hi"))
+        .await;
+    assert_eq!(answer.check("no compartment").status, 400);
+    assert!(answer.text().contains("opc-compartment-id"));
+    let root = house.root.to_string();
+    for name in ["opc-compartment-id", "CompartmentId"] {
+        let headers = [(name, root.as_str())];
+        let answer = house
+            .signed("POST", "/v1/chat/completions", &headers, &chat("hi"))
+            .await;
+        assert_eq!(answer.status, 200, "{name}: {}", answer.text());
+    }
+}

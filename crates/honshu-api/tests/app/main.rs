@@ -1,0 +1,14 @@
+//! The service by its HTTP: real control plane, real policies, real gateway, the scripted model behind it, over
+//! the real edge on loopback ports.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking, like the tests themselves"
+)]
+
+mod access;
+mod bodies;
+mod management;
+mod runs;
+mod support;
