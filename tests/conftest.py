@@ -106,6 +106,8 @@ class Honshu:
             self.process.send_signal(how)
             self.process.wait(timeout)
         code = self.process.returncode if self.process else None
+        if self.process:
+            self.log.close()
         self.process = None
         return code
 

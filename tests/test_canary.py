@@ -49,7 +49,7 @@ def test_nothing_that_must_stay_secret_is_written_anywhere(honshu_with_model):
         honshu.ask(PROMPT, temperature=PROMPT)
         honshu.ask(f"{PROMPT} [scripted: fail-at=3]")
         honshu.ask(f"{PROMPT} [scripted: fail-at=0 status=503]", stream=True)
-        httpx.post(honshu.url + DIALECTS["chat"], content=f'{{"{PROMPT}": ', headers={"authorization": f"Bearer {secrets[0]}"})
+        httpx.post(honshu.url + DIALECTS["chat"], content=f'{{"model": "honshu.scripted", "messages": "{PROMPT}', headers={"authorization": f"Bearer {secrets[0]}"})
         httpx.get(honshu.url + "/v1/models", headers={"authorization": f"Basic {secrets[0]}", "x-api-key": secrets[0]})
         system = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": PROMPT}]
         httpx.post(honshu.url + DIALECTS["chat"], json={"model": "honshu.scripted", "messages": system},

@@ -113,7 +113,7 @@ def test_what_does_not_end_in_time_is_told_server_shutdown(draining):
         assert answer.status == 503 and json.loads(answer.data)["error"]["code"] == "server_shutdown", answer.data
     rows = honshu.usage_rows()
     assert len(rows) == 42 and {row["status"] for row in rows} == {"failed"}
-    assert {row["reason"] for row in rows} == {"server_shutdown"}
+    assert {row["reason"] for row in rows} == {"shutdown"}
     assert all(row["output_tokens"] > 0 for row in rows)
 
 

@@ -61,7 +61,7 @@ def test_curl_streams_frame_by_frame(shared):
     assert events[-1]["type"] == "response.completed"
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     head = curl("-D-", "-o/dev/null", url, "-H", key, "-d", body.replace("delay-ms=40", ""))
-    assert head.startswith("HTTP/1.1 200") and "content-type: text/event-stream\r\n" in head
+    assert head.startswith("HTTP/1.1 200") and "content-type: text/event-stream\n" in head
     assert "x-accel-buffering: no" in head and "x-request-id: " in head and "opc-request-id: " in head
 
 
