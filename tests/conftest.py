@@ -1,6 +1,7 @@
 """Fixtures for the tests that run the real binary with real clients.
 
-`HONSHU` names the binary. Each server gets a data directory of its own and free ports.
+`HONSHU` names the binary. Each server gets a data directory of its own and free ports. `HONSHU_SOAK=1` asks for the
+full counts.
 """
 
 import contextlib
@@ -10,20 +11,27 @@ import pathlib
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.error
 import urllib.request
 
+import httpx
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = os.environ.get("HONSHU", str(ROOT / "target/release/honshu"))
+SOAK = os.environ.get("HONSHU_SOAK") == "1"
 SMALL_MODEL = "huggingfacetb.smollm2-135m-instruct"
 ARTICLE_STATEMENT = (
     "allow any-user to use generative-ai-chat in compartment {} "
     "where request.principal.type = 'generativeaiapikey'"
 )
+
+
+# The inference paths by dialect, and what a body calls its input.
+DIALECTS = {"responses": "/v1/responses", "chat": "/v1/chat/completions"}
 
 
 def free_port() -> int:
@@ -48,7 +56,7 @@ class Honshu:
         done = subprocess.run(
             [BINARY, *map(str, args)],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             input=input,
             timeout=timeout,
             env=self.environment(**(env or {})),
@@ -98,8 +106,32 @@ class Honshu:
             self.process.send_signal(how)
             self.process.wait(timeout)
         code = self.process.returncode if self.process else None
+        if self.process:
+            self.log.close()
         self.process = None
         return code
+
+    def ask(self, text="hi", secret_value=None, dialect="responses", model="honshu.scripted", timeout=60, **more):
+        """One whole answer, with the first secret of `self.key` unless another is given."""
+        value = secret(self.key) if secret_value is None else secret_value
+        return httpx.post(
+            self.url + DIALECTS[dialect], headers={"authorization": f"Bearer {value}"},
+            json=body_of(dialect, text, model, **more), timeout=timeout,
+        )
+
+    def usage_rows(self, seconds=20):
+        """Every usage row, once the spool has been shipped to the database."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.query("usage-spool.db", "SELECT count(*) AS n FROM batches")[0]["n"] == 0:
+                return self.query("honshu.db", "SELECT * FROM usage ORDER BY arrival")
+            time.sleep(0.1)
+        raise AssertionError(f"usage rows stayed in the spool for {seconds} s\n{self.server_log()}")
+
+    def query(self, file: str, sql: str):
+        with contextlib.closing(sqlite3.connect(f"file:{self.data_dir / file}?mode=ro", uri=True, timeout=10)) as db:
+            db.row_factory = sqlite3.Row
+            return [dict(row) for row in db.execute(sql)]
 
     def make_key(self, compartment="root", name="test", allow=True, **options):
         """An API key that may chat, with its two secrets."""
@@ -122,6 +154,23 @@ def secret(key, name="one"):
     return next(item["key"] for item in key["keys"] if item["keyName"] == name)
 
 
+def body_of(dialect, text, model="honshu.scripted", **more):
+    """A request body that asks `text`."""
+    if dialect == "responses":
+        return {"model": model, "input": text} | more
+    return {"model": model, "messages": [{"role": "user", "content": text}]} | more
+
+
+def events_of(text: str):
+    """The data of each server-sent event, parsed where it is JSON."""
+    found = []
+    for line in text.splitlines():
+        if line.startswith("data:"):
+            data = line.removeprefix("data:").strip()
+            found.append(json.loads(data) if data.startswith("{") else data)
+    return found
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """A models directory with the small model, pulled as a user would."""
@@ -130,15 +179,24 @@ def models(tmp_path_factory):
     return home.data_dir / "models"
 
 
+@contextlib.contextmanager
+def at_home(path):
+    """A data directory; whatever server was started on it is stopped."""
+    home = Honshu(path)
+    try:
+        yield home
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            home.stop(timeout=10)
+        if home.process:
+            home.stop(signal.SIGKILL)
+
+
 @pytest.fixture
 def honshu(tmp_path):
     """An empty data directory; whatever server was started on it is stopped."""
-    home = Honshu(tmp_path)
-    yield home
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        home.stop()
-    if home.process:
-        home.stop(signal.SIGKILL)
+    with at_home(tmp_path) as home:
+        yield home
 
 
 @pytest.fixture
@@ -170,3 +228,13 @@ def scripted(honshu):
     honshu.start(SCRIPTED.format(port=port), port=port)
     honshu.key = honshu.make_key()
     return honshu
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The same for tests of one file that do not get in each other's way."""
+    with at_home(tmp_path_factory.mktemp("shared")) as home:
+        port = free_port()
+        home.start(SCRIPTED.format(port=port), port=port)
+        home.key = home.make_key()
+        yield home

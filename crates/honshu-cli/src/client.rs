@@ -18,6 +18,8 @@ use crate::profile::Profile;
 /// The largest answer of the management API that is read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+const NOT_HONSHU: &str = "is the endpoint a Honshu server of this version?";
+
 /// How long a management call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -45,6 +47,7 @@ impl Answer {
             Failure::new(format!(
                 "the server's answer is not what was expected: {error}"
             ))
+            .hint(NOT_HONSHU)
         })
     }
 }
@@ -93,7 +96,9 @@ impl Api {
                         items.extend(more);
                     }
                 }
-                _ => return Err(Failure::new("the server's answer is not a list")),
+                _ => {
+                    return Err(Failure::new("the server's answer is not a list").hint(NOT_HONSHU));
+                }
             }
             let next = answer
                 .headers
@@ -145,7 +150,10 @@ impl Api {
         };
         tokio::time::timeout(CALL_TIMEOUT, work)
             .await
-            .map_err(|_| Failure::new("the server did not answer within a minute"))?
+            .map_err(|_| {
+                Failure::new("the server did not answer within a minute")
+                    .hint("its log says what holds it up")
+            })?
     }
 
     /// One signed call whose answer is a stream; an answer other than 2xx is read and becomes the failure.
@@ -190,6 +198,7 @@ impl Api {
                     "`{}` is not a URL such as http://127.0.0.1:8080",
                     self.endpoint
                 ))
+                .hint("give one with --endpoint, or leave it out to talk to the server of the data directory")
             })?;
         request = request.header(header::HOST, authority);
         for (name, value) in extra {
@@ -226,18 +235,26 @@ fn check(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<()> {
     let message = text("message")
         .or_else(|| value.pointer("/error/message").and_then(Value::as_str))
         .unwrap_or("the server gave no reason");
-    let code = text("code").unwrap_or_default();
-    let mut failure = Failure::new(format!("{message} ({} {code})", status.as_u16()));
+    // On OpenAI's paths the outer code only repeats the status.
+    let code = value
+        .pointer("/error/code")
+        .and_then(Value::as_str)
+        .or_else(|| text("code").filter(|code| *code != status.as_str()));
+    let reason = code.or(status.canonical_reason()).unwrap_or_default();
+    let mut failure = Failure::new(format!("{message} ({} {reason})", status.as_u16()));
     failure.request_id = headers
         .get("opc-request-id")
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned);
-    Err(match status {
-        StatusCode::UNAUTHORIZED => failure.hint(
-            "the profile's key is not known to this server, or the clocks differ by more than five minutes",
-        ),
-        _ => failure,
-    })
+    Err(failure.hint(match status.as_u16() {
+        401 => {
+            "the profile's key is not known to this server, or the clocks differ by more than five minutes"
+        }
+        404 => "check the id and --region; what you may not see looks the same as what is not there",
+        409 => "choose another name, or change what is there",
+        400..=499 => "change what the message names and try again; --help shows the forms",
+        _ => "try again; the server's log has more under the request id",
+    }))
 }
 
 /// Percent-encodes a path segment or query value.

@@ -88,9 +88,9 @@ impl Output {
 
     /// Prints a value as JSON whatever the format.
     pub(crate) fn json<T: Serialize>(&self, value: &T) -> Result<()> {
-        let text = serde_json::to_string_pretty(value)?;
-        let mut out = anstream::stdout().lock();
-        writeln!(out, "{text}").map_err(closed)
+        let text = printable_json(&serde_json::to_string_pretty(value)?);
+        // Not through the stream that takes escape sequences out: JSON keeps every character.
+        writeln!(std::io::stdout().lock(), "{text}").map_err(closed)
     }
 
     /// Prints text as it is, and flushes: for answers that stream.
@@ -171,6 +171,20 @@ pub(crate) fn printable_lines(text: &str) -> String {
         .collect()
 }
 
+/// JSON whose control codes are all escaped: JSON itself asks it of those below the space only, and a terminal obeys
+/// more than those. Outside of strings JSON has none of them but line breaks.
+fn printable_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// A field of a JSON object as text; empty where it is absent.
 pub(crate) fn field(value: &Value, name: &str) -> String {
     match value.get(name) {
@@ -191,6 +205,14 @@ mod tests {
             printable_lines("a\x1b]0;x\x07b\n\tc\u{9b}d"),
             "a]0;xb\n\tcd"
         );
+    }
+
+    #[test]
+    fn json_keeps_every_character_and_shows_none_that_a_terminal_obeys() {
+        let value = "a\x1b[31m\x7fb\u{9b}2J\n本";
+        let text = printable_json(&serde_json::to_string_pretty(&[value]).unwrap());
+        assert_eq!(text, "[\n  \"a\\u001b[31m\\u007fb\\u009b2J\\n本\"\n]");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&text).unwrap(), [value]);
     }
 
     #[test]

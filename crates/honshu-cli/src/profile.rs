@@ -55,6 +55,7 @@ impl Global {
         let section = self.profile.as_deref().unwrap_or("DEFAULT");
         let values = ini_section(&text, section).ok_or_else(|| {
             Failure::config(format!("{} has no profile [{section}]", path.display()))
+                .hint("name one that it has with --profile, or leave --profile out")
         })?;
         let need = |name: &str| {
             values.get(name).cloned().ok_or_else(|| {
@@ -62,6 +63,7 @@ impl Global {
                     "the profile [{section}] in {} has no `{name}`",
                     path.display()
                 ))
+                .hint("add it, or use the administrator's own profile, admin/config in the data directory")
             })
         };
         let key_file = expand_home(&need("key_file")?);
@@ -70,12 +72,14 @@ impl Global {
                 "cannot read the signing key {}: {error}",
                 key_file.display()
             ))
+            .hint("`key_file` of the profile names the PEM file of an RSA key without a password")
         })?;
         let key = PrivateKey::from_pem(&pem).map_err(|error| {
             Failure::config(format!(
                 "cannot use the signing key {}: {error}",
                 key_file.display()
             ))
+            .hint("`key_file` of the profile names the PEM file of an RSA key without a password")
         })?;
         let (tenancy, user, fingerprint) = (need("tenancy")?, need("user")?, need("fingerprint")?);
         Ok(Profile {
@@ -96,8 +100,10 @@ impl Global {
             Failure::new("no server runs on this data directory")
                 .hint("start one with `honshu serve`, or name one with --endpoint http://HOST:PORT")
         })?;
-        let endpoints: Endpoints = serde_json::from_str(&text)
-            .map_err(|error| Failure::new(format!("{} is not valid: {error}", path.display())))?;
+        let endpoints: Endpoints = serde_json::from_str(&text).map_err(|error| {
+            Failure::new(format!("{} is not valid: {error}", path.display()))
+                .hint("restart the server, which writes it anew")
+        })?;
         let region = self.region.as_deref();
         let found = match region {
             Some(region) => endpoints.find(region),
@@ -110,10 +116,10 @@ impl Global {
                 .map(|r| r.region.as_str())
                 .collect();
             Failure::usage(format!(
-                "the server has no region `{}`; it has {}",
+                "the server has no region `{}`",
                 region.unwrap_or(profile_region),
-                names.join(", ")
             ))
+            .hint(format!("it has {}", names.join(", ")))
         })
     }
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use honshu_domain::{Backend, Timestamp};
 use honshu_engine::{
-    CpuMode, EnginePool, LoadOptions, ModelOptions, PoolOptions, run_self_test_child, self_test,
+    CpuMode, EnginePool, LoadOptions, LoadedModel, ModelOptions, PoolOptions, run_self_test_child,
+    self_test,
 };
 use honshu_models::InstalledModel;
 
 use crate::catalogue::EngineModel;
-use crate::config::RawEngine;
+use crate::config::{RawEngine, RawModel};
+use crate::error::StartError;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -70,6 +72,42 @@ impl Engine {
     pub(crate) fn file(&self, id: &str, path: &str) -> Option<Arc<dyn Backend>> {
         let path = Path::new(path);
         path.is_file().then(|| self.backend(path, id))
+    }
+
+    /// Looks at the heads of the GGUF files that the configuration names, so that one which can never be served
+    /// is found before anybody asks for it. Pulled models were looked at when they were pulled.
+    ///
+    /// # Errors
+    /// [`StartError::Model`] for the first that is damaged or larger than the memory for models.
+    pub(crate) fn check_files(&self, models: &[RawModel]) -> Result<(), StartError> {
+        let files = models.iter().flat_map(|model| {
+            model
+                .deployment
+                .iter()
+                .filter(|deployment| deployment.provider == "engine")
+                .filter_map(move |deployment| Some((model, deployment.upstream.as_deref()?)))
+        });
+        for (model, path) in files.filter(|(_, path)| Path::new(path).is_file()) {
+            let fail = |reason, hint| StartError::Model {
+                model: model.id.clone(),
+                reason,
+                hint,
+            };
+            let needed = LoadedModel::estimate_bytes(Path::new(path), &self.load)
+                .map_err(|error| fail(error.to_string(), "fetch the file again"))?;
+            let budget = self.pool.budget_bytes();
+            if needed > budget {
+                return Err(fail(
+                    format!(
+                        "`{path}` needs about {} MiB of memory and models may take {} MiB",
+                        needed.div_ceil(MIB),
+                        budget / MIB
+                    ),
+                    "choose a smaller model or `engine.context_tokens`, or raise `engine.memory_mib_max`",
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn backend(&self, path: &Path, id: &str) -> Arc<dyn Backend> {

@@ -74,6 +74,16 @@ pub enum StartError {
     /// The model store cannot be read.
     #[error("cannot read the pulled models: {0}")]
     Models(String),
+    /// A model file that the configuration names cannot be served on this machine.
+    #[error("model `{model}`: {reason}")]
+    Model {
+        /// The model's id.
+        model: String,
+        /// Why.
+        reason: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
 }
 
 impl StartError {
@@ -85,18 +95,41 @@ impl StartError {
         )
     }
 
-    /// The next step, where it is known.
+    /// The next step, where the message does not say it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
+            Self::Config(ConfigError::Read { .. }) => {
+                "name a file that can be read with --config, or leave it out"
+            }
+            Self::Config(_) => "correct the file and start again; nothing was changed",
+            Self::Tls(_) => {
+                "`tls.certificate` and `tls.key` name PEM files of one certificate and its key"
+            }
             Self::Listen { .. } => "stop what listens there, or choose another port with --listen",
             Self::NotInitialised { .. } => "run `honshu init` first, then `honshu serve`",
             Self::Credential { .. } => {
                 "set the variable or create the file that `credential` names"
             }
-            Self::Directory(DirectoryError::InUse { .. }) => {
-                "stop the other process, or choose another directory with HONSHU_DATA_DIR"
+            Self::Provider { .. } => "correct the provider in the configuration and start again",
+            Self::Model { hint, .. } => hint,
+            Self::Directory(error)
+            | Self::Open(OpenError::Directory(error))
+            | Self::Bootstrap(BootstrapError::Open(OpenError::Directory(error))) => match error {
+                DirectoryError::InUse { .. } => IN_USE,
+                DirectoryError::Io { .. } => NOT_WRITABLE,
+            },
+            Self::Open(_) | Self::Bootstrap(_) | Self::File { .. } | Self::Models(_) => {
+                NOT_WRITABLE
             }
-            _ => return None,
+            Self::Pepper(_) | Self::Control(_) => NOT_READABLE,
         })
     }
 }
+
+const IN_USE: &str = "only `serve`, `init` and `quickstart` need the directory for themselves; the other commands \
+     talk to the server that runs on it";
+
+const NOT_WRITABLE: &str = "see to it that this user can write to the data directory and that the disk has room, \
+     then run the same command again; nothing is half done";
+
+const NOT_READABLE: &str = "restore the data directory from one backup, its files together";

@@ -28,6 +28,9 @@ pub(crate) fn install(format: LogFormat, filter: &str) {
         .unwrap_or_else(|| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A log that cannot be written, on a full disk for example, must not end the process: the library would
+        // say so on standard error, which is the log itself, and panic there.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // A second server in one process keeps the first one's logger.
     let _ = match format {

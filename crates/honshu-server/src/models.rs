@@ -92,13 +92,19 @@ impl Models {
             };
             let (models_now, stamp_now) = (self.store.generation().ok(), self.config_stamp());
             let config_changed = forced || stamp_now != stamp;
-            if config_changed {
-                self.reload();
-            }
             if config_changed || models_now != models {
-                match self.snapshot() {
-                    Ok(snapshot) => catalogue.replace(snapshot),
-                    Err(error) => tracing::error!(%error, "the catalogue stays as it was"),
+                // Files are read and the engine tries its code: nothing that requests should wait behind.
+                let work = Arc::clone(&self);
+                let made = tokio::task::spawn_blocking(move || {
+                    if config_changed {
+                        work.reload();
+                    }
+                    work.snapshot()
+                });
+                match made.await.map_err(|error| error.to_string()) {
+                    Ok(Ok(snapshot)) => catalogue.replace(snapshot),
+                    Ok(Err(error)) => tracing::error!(%error, "the catalogue stays as it was"),
+                    Err(error) => tracing::error!(error, "the catalogue stays as it was"),
                 }
             }
             models = models_now;
@@ -129,6 +135,7 @@ impl Models {
             .map_err(StartError::from)
             .and_then(|mut config| {
                 let later = config.keep_until_restart(&current.config);
+                self.engine.check_files(&config.models)?;
                 let providers = providers::build(&config)?;
                 Ok((config, providers, later))
             });

@@ -92,9 +92,18 @@ impl Server {
         let level = if options.log { "info" } else { "error" };
         logging::install(format, config.telemetry.log.as_deref().unwrap_or(level));
 
+        // What the configuration alone decides comes first: nothing is made for a server that cannot start.
+        let providers = providers::build(&config)?;
+        let engine = Engine::new(&config.engine, options.executable);
+        engine.check_files(&config.models)?;
+        let tls = match &config.tls {
+            Some(tls) => Some(Arc::new(Tls::open(&tls.certificate, &tls.key)?)),
+            None => None,
+        };
+
         let directory = DataDir::open(&options.data_dir).map_err(OpenError::from)?;
         refuse_strangers(&config, &directory)?;
-        let listeners = bind(&config).await?;
+        let listeners = bind(&config, tls.as_ref()).await?;
         let store = SqliteStore::open(&directory)?;
         let bootstrap = Bootstrap::new(crate::clock(), crate::entropy());
         let pepper = bootstrap.pepper(&directory)?;
@@ -118,11 +127,10 @@ impl Server {
         )
         .await?;
 
-        let providers = providers::build(&config)?;
         let models = Arc::new(Models {
             store: ModelStore::open(options.data_dir.join("models"))
                 .map_err(|error| StartError::Models(error.to_string()))?,
-            engine: Engine::new(&config.engine, options.executable),
+            engine,
             clock: crate::clock(),
             config_path: options.config.clone(),
             listen: options.listen,
@@ -293,11 +301,7 @@ fn refuse_strangers(config: &Config, directory: &DataDir) -> Result<(), StartErr
     }
 }
 
-async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
-    let tls = match &config.tls {
-        Some(tls) => Some(Arc::new(Tls::open(&tls.certificate, &tls.key)?)),
-        None => None,
-    };
+async fn bind(config: &Config, tls: Option<&Arc<Tls>>) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::new();
     for region in &config.regions {
         let Some(address) = region.listen else {
@@ -312,7 +316,7 @@ async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
         listeners.push(Listener {
             socket,
             tag: ListenerTag(region.region.name_arc()),
-            tls: tls.clone(),
+            tls: tls.cloned(),
         });
     }
     Ok(listeners)

@@ -71,6 +71,12 @@ impl Refusal {
         "the server has too many connections, try again later",
     );
 
+    pub(super) const DRAINING: Self = Self::new(
+        503,
+        "ServiceUnavailable",
+        "the server is going away, try again",
+    );
+
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {

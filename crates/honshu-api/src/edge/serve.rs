@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -55,8 +56,9 @@ struct Shared {
     cut: CancellationToken,
 }
 
-/// Serves until `drain` is cancelled, then lets running answers end for at most `drain_timeout`. Cancelling
-/// `cut` ends them at once.
+/// Serves until `drain` is cancelled, then lets running answers end for at most `drain_timeout`. Meanwhile whoever
+/// comes is answered 503, so that probes see that the server goes away and clients know to come again. Cancelling
+/// `cut` ends everything at once.
 pub async fn serve(
     listeners: Vec<Listener>,
     router: Router,
@@ -72,17 +74,21 @@ pub async fn serve(
         cut,
     });
     let tasks = TaskTracker::new();
-    let accepting = TaskTracker::new();
+    let mut accepting = JoinSet::new();
     for listener in listeners {
         accepting.spawn(accept(listener, Arc::clone(&shared), tasks.clone()));
     }
-    accepting.close();
-    accepting.wait().await;
+    tokio::select! {
+        () = shared.drain.cancelled() => {}
+        // Without listeners nobody will come.
+        () = async { while accepting.join_next().await.is_some() {} } => {}
+    }
     tasks.close();
     let drained = tokio::select! {
         drained = timeout(shared.limits.drain_timeout, tasks.wait()) => drained.is_ok(),
         () = shared.cut.cancelled() => false,
     };
+    accepting.shutdown().await;
     let left = if drained { 0 } else { tasks.len() };
     shared.cut.cancel();
     tasks.wait().await;
@@ -99,8 +105,6 @@ async fn accept(listener: Listener, shared: Arc<Shared>, tasks: TaskTracker) {
     tokio::pin!(follow);
     loop {
         let accepted = tokio::select! {
-            biased;
-            () = shared.drain.cancelled() => return,
             () = &mut follow => return,
             accepted = listener.socket.accept() => accepted,
         };
@@ -112,6 +116,18 @@ async fn accept(listener: Listener, shared: Arc<Shared>, tasks: TaskTracker) {
                 continue;
             }
         };
+        let acceptor = listener.tls.as_ref().map(|tls| tls.acceptor());
+        if shared.drain.is_cancelled() {
+            let (cut, limits) = (shared.cut.clone(), Arc::clone(&shared.limits));
+            // Not among the tasks that the drain waits for: probes must not keep the server up.
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = turn_away(socket, acceptor, &limits) => {}
+                    () = cut.cancelled() => {}
+                }
+            });
+            continue;
+        }
         let info = RequestInfo {
             listener: listener.tag.clone(),
             peer,
@@ -123,7 +139,6 @@ async fn accept(listener: Listener, shared: Arc<Shared>, tasks: TaskTracker) {
             tasks.spawn(shed(socket, encrypted, place));
             continue;
         }
-        let acceptor = listener.tls.as_ref().map(|tls| tls.acceptor());
         let shared = Arc::clone(&shared);
         tasks.spawn(async move {
             let cut = shared.cut.clone();
@@ -156,6 +171,39 @@ async fn shed(mut socket: TcpStream, encrypted: bool, place: Place) {
         .await;
     }
     drop(place);
+}
+
+/// Says that the server goes away, and closes.
+async fn turn_away(
+    socket: TcpStream,
+    acceptor: Option<tokio_rustls::TlsAcceptor>,
+    limits: &EdgeLimits,
+) {
+    let Some(acceptor) = acceptor else {
+        say_and_close(socket, limits).await;
+        return;
+    };
+    let handshake = timeout(limits.tls_handshake_timeout, acceptor.accept(socket)).await;
+    if let Ok(Ok(stream)) = handshake
+        && stream.get_ref().1.alpn_protocol() != Some(b"h2")
+    {
+        say_and_close(stream, limits).await;
+    }
+}
+
+async fn say_and_close<S>(mut stream: S, limits: &EdgeLimits)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let talk = async {
+        stream.write_all(&Refusal::DRAINING.http1()).await?;
+        stream.shutdown().await?;
+        // Closing with a request unread would reset the connection under the answer.
+        let mut unread = [0_u8; 1_024];
+        while stream.read(&mut unread).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    let _ = timeout(limits.linger_timeout, talk).await;
 }
 
 async fn connection(

@@ -43,6 +43,32 @@ async fn a_drain_ends_running_answers_and_closes_idle_connections_at_once() {
 }
 
 #[tokio::test]
+async fn who_comes_during_a_drain_is_told_so_and_does_not_prolong_it() {
+    let server = start().await;
+    let mut busy = connect(&server).await;
+    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.drain.cancel();
+    let mut late = connect(&server).await;
+    late.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let (answer, closed) = read_all(&mut late, Duration::from_millis(300)).await;
+    assert!(closed);
+    assert_eq!(statuses(&answer, false), [503]);
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("retry-after: ") && answer.contains("connection: close"));
+    // One that is still being turned away does not hold the server.
+    let _silent = connect(&server).await;
+    let (answer, _) = read_all(&mut busy, Duration::from_secs(2)).await;
+    assert_eq!(statuses(&answer, false), [200]);
+    assert_eq!(server.task.await.unwrap().cut, 0);
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
 async fn what_still_runs_at_the_deadline_is_cut() {
     let server = start().await;
     let mut stream = connect(&server).await;

@@ -24,7 +24,8 @@ pub(crate) async fn run(api: &Api, command: ApiKeyCommand, output: &Output) -> R
         } => {
             let compartment = compartment::resolve(api, &compartment).await?;
             if key_two_name.is_none() && key_two_expires.is_some() {
-                return Err(Failure::usage("--key-two-expires needs --key-two-name"));
+                return Err(Failure::usage("--key-two-expires needs --key-two-name")
+                    .hint("name the second secret, or leave its end out"));
             }
             let mut secrets = vec![details(&key_one_name, key_one_expires.as_deref())];
             secrets.extend(key_two_name.map(|name| details(&name, key_two_expires.as_deref())));
@@ -76,9 +77,8 @@ pub(crate) async fn run(api: &Api, command: ApiKeyCommand, output: &Output) -> R
                 }
             }
             if body.is_empty() {
-                return Err(Failure::usage(
-                    "nothing to change: give --display-name or --description",
-                ));
+                return Err(Failure::usage("nothing to change")
+                    .hint("give --display-name or --description"));
             }
             let key: Value = api
                 .put(&path(&key.api_key_id), &Value::Object(body))

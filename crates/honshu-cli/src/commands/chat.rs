@@ -117,10 +117,8 @@ async fn only_model(api: &Api, compartment: &str) -> Result<String> {
         [one] => Ok((*one).to_owned()),
         [] => Err(Failure::new("the server has no model that you may use")
             .hint("pull one: honshu model pull smollm2-135m-instruct")),
-        several => Err(Failure::usage(format!(
-            "there are several models, name one with --model: {}",
-            several.join(", ")
-        ))),
+        several => Err(Failure::usage("there are several models")
+            .hint(format!("name one with --model: {}", several.join(", ")))),
     }
 }
 
@@ -179,7 +177,8 @@ async fn ask(
     if ended {
         Ok(answer)
     } else {
-        Err(Failure::new("the answer broke off before its end"))
+        Err(Failure::new("the answer broke off before its end")
+            .hint("try again; the server's log says why"))
     }
 }
 
@@ -195,7 +194,7 @@ fn take(event: &[u8], answer: &mut Answer, output: &Output) -> Result<bool> {
         }
         let value: Value = serde_json::from_str(data)?;
         if let Some(message) = value.pointer("/error/message").and_then(Value::as_str) {
-            return Err(Failure::new(message));
+            return Err(Failure::new(message).hint("try again; the server's log says more"));
         }
         if let Some(model) = value["model"].as_str() {
             model.clone_into(&mut answer.model);

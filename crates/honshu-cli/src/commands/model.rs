@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use honshu_models::{
-    Catalogue, CatalogueModel, InstalledModel, ModelSpec, ModelStore, Phase, Progress, PullEvent,
-    PullOptions,
+    Catalogue, CatalogueModel, InstalledModel, ModelError, ModelSpec, ModelStore, Phase, Progress,
+    PullEvent, PullOptions,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -84,7 +84,7 @@ async fn fetch(data_dir: &Path, model: &str, output: &Output) -> Result<Installe
         .pull(&spec, &PullOptions::from_env()?, &progress)
         .await;
     progress.clear();
-    let pulled = result?;
+    let pulled = result.map_err(pull_failure)?;
     if pulled.was_present {
         output.say(output.lang.pick(
             format!("{} is there already.", pulled.model.manifest.id),
@@ -92,6 +92,24 @@ async fn fetch(data_dir: &Path, model: &str, output: &Output) -> Result<Installe
         ));
     }
     Ok(pulled.model)
+}
+
+/// A failure with the next step where the error does not say it itself.
+fn pull_failure(error: ModelError) -> Failure {
+    let hint = match &error {
+        ModelError::Gguf { .. } => {
+            "nothing was installed; fetch the file again, or choose one in the GGUF format"
+        }
+        ModelError::BadAnswer { .. }
+        | ModelError::SizeMismatch { .. }
+        | ModelError::DigestMismatch { .. }
+        | ModelError::Package { .. } => "run the same command again, or choose another source",
+        ModelError::Io { .. } => {
+            "nothing was installed; see to it that the path is right and the data directory can be written"
+        }
+        _ => return error.into(),
+    };
+    Failure::from(error).hint(hint)
 }
 
 /// Draws a bar where a person watches, and a line now and then where nobody does.

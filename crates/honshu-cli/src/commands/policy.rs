@@ -93,9 +93,9 @@ async fn call(api: &Api, command: PolicyCommand, output: &Output) -> Result<()> 
                 body.insert("statements".to_owned(), statements.into());
             }
             if body.is_empty() {
-                return Err(Failure::usage(
-                    "nothing to change: give --statement or --description",
-                ));
+                return Err(
+                    Failure::usage("nothing to change").hint("give --statement or --description")
+                );
             }
             let policy: Value = api
                 .put(&path(&policy_id), &Value::Object(body))
@@ -164,7 +164,10 @@ fn statements_of(mut statements: Vec<String>, file: Option<&Path>) -> Result<Vec
             std::fs::File::open(file)
                 .and_then(|opened| opened.take(FILE_BYTES_MAX).read_to_string(&mut text))
         };
-        read.map_err(|error| Failure::new(format!("cannot read {}: {error}", file.display())))?;
+        read.map_err(|error| {
+            Failure::new(format!("cannot read {}: {error}", file.display()))
+                .hint("--file names a file with one statement a line, or - for standard input")
+        })?;
         statements.extend(
             text.lines()
                 .map(str::trim)
@@ -173,9 +176,7 @@ fn statements_of(mut statements: Vec<String>, file: Option<&Path>) -> Result<Vec
         );
     }
     if statements.is_empty() {
-        return Err(Failure::usage(
-            "there is nothing to check: give --statement or --file",
-        ));
+        return Err(Failure::usage("there is nothing to check").hint("give --statement or --file"));
     }
     Ok(statements)
 }

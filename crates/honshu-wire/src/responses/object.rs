@@ -109,7 +109,7 @@ pub(super) fn write_ending(state: &State<'_>, out: &mut BytesMut) {
     match state.error {
         Some(error) => {
             put(out, "{\"code\":\"");
-            put(out, failure_code(error.kind()));
+            put(out, failure_code(error));
             put(out, "\",\"message\":");
             put_str(out, error.message());
             put(out, "}");
@@ -130,9 +130,10 @@ pub(super) fn write_ending(state: &State<'_>, out: &mut BytesMut) {
 }
 
 /// The `error.code` of a failed response. The reference lists few; `context_length_exceeded` is not among them
-/// and still what agents look for.
-const fn failure_code(kind: ErrorKind) -> &'static str {
-    match kind {
+/// and still what agents look for, and `server_shutdown` says that another try will find a server.
+fn failure_code(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::Unavailable if error.code() == Some("server_shutdown") => "server_shutdown",
         ErrorKind::ContextLength => "context_length_exceeded",
         ErrorKind::RateLimited => "rate_limit_exceeded",
         ErrorKind::Invalid | ErrorKind::Unsupported => "invalid_prompt",
