@@ -66,9 +66,10 @@ bench-gateway: build $(if $(LITELLM),$(CACHE)/litellm/.ready) ## The gateway pat
 	bench/gateway.py --honshu $(HONSHU) --kit $(TARGET)/release $(if $(LITELLM),--litellm $(CACHE)/litellm)
 
 .PHONY: deny
-deny: ## Licences, bans and sources of every dependency
-	@command -v cargo-deny > /dev/null || cargo install --locked cargo-deny
-	cargo deny check bans licenses sources
+# Not part of `test`: building the tool takes minutes, and only a change of Cargo.lock can change the answer.
+deny: ## Licences, bans and sources of every dependency; before a change of Cargo.lock lands
+	@command -v cargo-deny > /dev/null || env -u CARGO_TARGET_DIR cargo install --locked cargo-deny
+	cargo deny --locked check bans licenses sources
 
 .PHONY: test-model
 test-model: $(TEST_MODEL) ## Fetch the small model that tests use, and check its digest
