@@ -9,6 +9,10 @@
 //!
 //! `/silent` sends one event and then nothing, for the memory of open streams. CPU
 //! seconds and resident memory are in `/proc/PID/{stat,status}`.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an example measures real time, and its tasks end with it"
+)]
 #![expect(clippy::expect_used, reason = "an example ends at its first fault")]
 
 use std::convert::Infallible;

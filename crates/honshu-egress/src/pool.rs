@@ -238,6 +238,10 @@ impl Pool {
                 .handshake(io)
                 .await
                 .map_err(|e| EgressError::from_hyper(e, false))?;
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the task ends with its connection, which the pool owns by the sender"
+            )]
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "an upstream HTTP/2 connection ended with an error");
@@ -261,6 +265,10 @@ impl Pool {
                 .handshake(io)
                 .await
                 .map_err(|e| EgressError::from_hyper(e, false))?;
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the task ends with its connection, which the pool owns by the sender"
+            )]
             tokio::spawn(async move {
                 // The request that was under way has been told the same error.
                 if let Err(error) = connection.await {
@@ -297,6 +305,10 @@ impl Pool {
         }
         let pool: Weak<Self> = Arc::downgrade(self);
         let pause = (self.idle_timeout / 2).max(Duration::from_millis(100));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the task ends by itself after the pool it holds weakly"
+        )]
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(pause).await;

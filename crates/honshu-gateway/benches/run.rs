@@ -1,5 +1,9 @@
 //! What the data plane itself costs for each run and for each event, without HTTP and without a database.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a bench measures real time, and its tasks end with it"
+)]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

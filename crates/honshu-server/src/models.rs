@@ -203,6 +203,7 @@ mod tests {
         std::fs::write(&config, format!("{SCRIPTED}{}", model("a.one"))).unwrap();
         let (models, catalogue) = follow(folder.path(), &config);
         let hup = Arc::new(tokio::sync::Notify::new());
+        #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
         let task =
             tokio::spawn(Arc::clone(&models).follow(Arc::clone(&catalogue), Arc::clone(&hup)));
         assert_eq!(names(&catalogue), ["a.one"]);

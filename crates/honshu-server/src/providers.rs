@@ -98,6 +98,7 @@ fn read(source: &CredentialSource) -> Result<String, String> {
 impl Providers {
     /// Begins to read the credentials again and again, until what comes back is dropped. What cannot be read leaves
     /// the last good one in place.
+    #[expect(clippy::disallowed_methods, reason = "it ends with the follower")]
     pub(crate) fn follow_credentials(&mut self) -> Follower {
         let credentials = std::mem::take(&mut self.credentials);
         Follower(tokio::spawn(async move {

@@ -173,6 +173,7 @@ impl Server {
             CancellationToken::new(),
             Arc::new(Notify::new()),
         );
+        #[expect(clippy::disallowed_methods, reason = "`stop` waits for it")]
         let edge = tokio::spawn({
             let (router, limits) = (app.router(), edge_limits(&config));
             let (drain, cut) = (drain.clone(), cut.clone());
@@ -183,6 +184,7 @@ impl Server {
                 }
             }
         });
+        #[expect(clippy::disallowed_methods, reason = "`stop` ends them")]
         let background = vec![
             tokio::spawn(Shipper::new(Arc::clone(&spool), Arc::clone(&store)).run()),
             tokio::spawn(models.follow(Arc::clone(&catalogue), Arc::clone(&hup))),
@@ -242,6 +244,10 @@ impl Server {
             }
         }
         let (cut, shutdown) = (self.cut.clone(), self.shutdown.clone());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it waits for a second signal, and ends with the process"
+        )]
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}

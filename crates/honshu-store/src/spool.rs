@@ -284,6 +284,10 @@ impl Writer {
             let mut other = self.take(first, &mut answers);
             if busy && other.is_none() {
                 // Asleep and not waiting on the queue, so that those who hand rows over need not wake anybody.
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the writer is a thread of its own"
+                )]
                 std::thread::sleep(self.limits.gather);
             }
             while other.is_none() && answers.len() < self.limits.batch_rows_max {

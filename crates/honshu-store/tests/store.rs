@@ -1,5 +1,10 @@
 //! SQLite against the conformance suite, and what only a file can do: be full, be killed, be read by others.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests measure real time, and their tasks end with them"
+)]
+
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};

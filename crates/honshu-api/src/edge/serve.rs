@@ -119,7 +119,10 @@ async fn accept(listener: Listener, shared: Arc<Shared>, tasks: TaskTracker) {
         let acceptor = listener.tls.as_ref().map(|tls| tls.acceptor());
         if shared.drain.is_cancelled() {
             let (cut, limits) = (shared.cut.clone(), Arc::clone(&shared.limits));
-            // Not among the tasks that the drain waits for: probes must not keep the server up.
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "not among the tasks that the drain waits for: probes must not keep the server up; it ends at the cut"
+            )]
             tokio::spawn(async move {
                 tokio::select! {
                     () = turn_away(socket, acceptor, &limits) => {}

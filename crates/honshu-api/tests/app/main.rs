@@ -1,6 +1,10 @@
 //! The service by its HTTP: real control plane, real policies, real gateway, the scripted model behind it, over
 //! the real edge on loopback ports.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests measure real time, and their tasks end with them"
+)]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

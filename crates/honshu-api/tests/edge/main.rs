@@ -1,4 +1,8 @@
 //! The HTTP edge over real sockets: raw bytes in, raw bytes out.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests measure real time, and their tasks end with them"
+)]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,5 +1,9 @@
 //! The control plane by behaviour: real store, real policies, a clock that the test moves.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests measure real time, and their tasks end with them"
+)]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,8 @@
 //! The gateway seen from outside: calls in, steps and usage rows out.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests measure real time, and their tasks end with them"
+)]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
