@@ -422,12 +422,46 @@ operations! {
     ChangeEndpointCompartment "ChangeEndpointCompartment" [GENERATIVE_AI_ENDPOINT_MOVE];
     DeleteEndpoint "DeleteEndpoint" [GENERATIVE_AI_ENDPOINT_DELETE];
 
+    ListGenerativeAiPrivateEndpoints "ListGenerativeAiPrivateEndpoints" [GENERATIVE_AI_PRIVATE_ENDPOINT_INSPECT];
+    GetGenerativeAiPrivateEndpoint "GetGenerativeAiPrivateEndpoint" [GENERATIVE_AI_PRIVATE_ENDPOINT_READ];
+    UpdateGenerativeAiPrivateEndpoint "UpdateGenerativeAiPrivateEndpoint" [GENERATIVE_AI_PRIVATE_ENDPOINT_UPDATE];
+    CreateGenerativeAiPrivateEndpoint "CreateGenerativeAiPrivateEndpoint" [GENERATIVE_AI_PRIVATE_ENDPOINT_CREATE];
+    ChangeGenerativeAiPrivateEndpointCompartment "ChangeGenerativeAiPrivateEndpointCompartment" [GENERATIVE_AI_PRIVATE_ENDPOINT_MOVE];
+    DeleteGenerativeAiPrivateEndpoint "DeleteGenerativeAiPrivateEndpoint" [GENERATIVE_AI_PRIVATE_ENDPOINT_DELETE];
+
     ListGenerativeAiProjects "ListGenerativeAiProjects" [GENERATIVE_AI_PROJECT_INSPECT];
     GetGenerativeAiProject "GetGenerativeAiProject" [GENERATIVE_AI_PROJECT_READ];
     UpdateGenerativeAiProject "UpdateGenerativeAiProject" [GENERATIVE_AI_PROJECT_UPDATE];
     CreateGenerativeAiProject "CreateGenerativeAiProject" [GENERATIVE_AI_PROJECT_CREATE];
     ChangeGenerativeAiProjectCompartment "ChangeGenerativeAiProjectCompartment" [GENERATIVE_AI_PROJECT_MOVE];
     DeleteGenerativeAiProject "DeleteGenerativeAiProject" [GENERATIVE_AI_PROJECT_DELETE];
+
+    ListSemanticStores "ListSemanticStores" [GENERATIVE_AI_SEMANTIC_STORE_INSPECT];
+    GetSemanticStore "GetSemanticStore" [GENERATIVE_AI_SEMANTIC_STORE_READ];
+    UpdateSemanticStore "UpdateSemanticStore" [GENERATIVE_AI_SEMANTIC_STORE_UPDATE];
+    CreateSemanticStore "CreateSemanticStore" [GENERATIVE_AI_SEMANTIC_STORE_CREATE];
+    ChangeSemanticStoreCompartment "ChangeSemanticStoreCompartment" [GENERATIVE_AI_SEMANTIC_STORE_MOVE];
+    DeleteSemanticStore "DeleteSemanticStore" [GENERATIVE_AI_SEMANTIC_STORE_DELETE];
+
+    ListVectorStoreConnectors "ListVectorStoreConnectors" [GENERATIVE_AI_VECTORSTORE_CONNECTOR_INSPECT];
+    GetVectorStoreConnector "GetVectorStoreConnector" [GENERATIVE_AI_VECTORSTORE_CONNECTOR_READ];
+    UpdateVectorStoreConnector "UpdateVectorStoreConnector" [GENERATIVE_AI_VECTORSTORE_CONNECTOR_UPDATE];
+    CreateVectorStoreConnector "CreateVectorStoreConnector" [GENERATIVE_AI_VECTORSTORE_CONNECTOR_CREATE];
+    DeleteVectorStoreConnector "DeleteVectorStoreConnector" [GENERATIVE_AI_VECTORSTORE_CONNECTOR_DELETE];
+
+    ListHostedApplications "ListHostedApplications" [GENERATIVE_AI_HOSTED_APPLICATION_INSPECT];
+    GetHostedApplication "GetHostedApplication" [GENERATIVE_AI_HOSTED_APPLICATION_READ];
+    UpdateHostedApplication "UpdateHostedApplication" [GENERATIVE_AI_HOSTED_APPLICATION_UPDATE];
+    CreateHostedApplication "CreateHostedApplication" [GENERATIVE_AI_HOSTED_APPLICATION_CREATE];
+    ChangeHostedApplicationCompartment "ChangeHostedApplicationCompartment" [GENERATIVE_AI_HOSTED_APPLICATION_MOVE];
+    DeleteHostedApplication "DeleteHostedApplication" [GENERATIVE_AI_HOSTED_APPLICATION_DELETE];
+
+    ListHostedApplicationsIam "ListHostedApplicationsIam" [GENERATIVE_AI_HOSTED_APPLICATION_IAM_INSPECT];
+    GetHostedApplicationIam "GetHostedApplicationIam" [GENERATIVE_AI_HOSTED_APPLICATION_IAM_READ];
+    UpdateHostedApplicationIam "UpdateHostedApplicationIam" [GENERATIVE_AI_HOSTED_APPLICATION_IAM_UPDATE];
+    CreateHostedApplicationIam "CreateHostedApplicationIam" [GENERATIVE_AI_HOSTED_APPLICATION_IAM_CREATE];
+    ChangeHostedApplicationIamCompartment "ChangeHostedApplicationIamCompartment" [GENERATIVE_AI_HOSTED_APPLICATION_IAM_MOVE];
+    DeleteHostedApplicationIam "DeleteHostedApplicationIam" [GENERATIVE_AI_HOSTED_APPLICATION_IAM_DELETE];
 
     ListVectorStores "ListVectorStores" [GENERATIVE_AI_VECTORSTORE_INSPECT];
     GetVectorStore "GetVectorStore" [GENERATIVE_AI_VECTORSTORE_READ];
@@ -441,6 +475,12 @@ operations! {
     GetFileContent "GetFileContent" [GENERATIVE_AI_FILE_CONTENT_READ];
     CreateFile "CreateFile" [GENERATIVE_AI_FILE_CREATE];
     DeleteFile "DeleteFile" [GENERATIVE_AI_FILE_DELETE];
+
+    ListEnrichmentJobs "ListEnrichmentJobs" [GENERATIVE_AI_NL2SQL_INSPECT];
+    GetEnrichmentJob "GetEnrichmentJob" [GENERATIVE_AI_NL2SQL_READ];
+    GenerateSqlFromNl "GenerateSqlFromNl" [GENERATIVE_AI_NL2SQL_GENERATE];
+    GenerateEnrichmentJob "GenerateEnrichmentJob" [GENERATIVE_AI_NL2SQL_GENERATE];
+    CancelEnrichmentJob "CancelEnrichmentJob" [GENERATIVE_AI_NL2SQL_CANCEL];
 
     ListCompartments "ListCompartments" [COMPARTMENT_INSPECT];
     GetCompartment "GetCompartment" [COMPARTMENT_INSPECT];
@@ -690,70 +730,4 @@ const _: () = assert!(
 );
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_permission_is_found_by_its_name_and_stands_in_one_row() {
-        for permission in Permission::ALL {
-            assert_eq!(Permission::find(permission.name()), Some(*permission));
-            let rows = TYPES
-                .iter()
-                .filter(|row| row.adds.iter().any(|adds| adds.contains(permission)))
-                .count();
-            assert_eq!(rows, 1, "{permission}");
-        }
-    }
-
-    #[test]
-    fn verbs_are_cumulative_on_every_type() {
-        for resource in ResourceType::all() {
-            for pair in Verb::ALL.windows(2) {
-                let weaker = resource.granted_by(pair[0]);
-                let stronger = resource.granted_by(pair[1]);
-                assert!(
-                    weaker
-                        .iter()
-                        .all(|permission| stronger.contains(permission)),
-                    "{resource}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn manage_all_resources_grants_everything_and_the_family_only_its_members() {
-        let all = ResourceType::ALL_RESOURCES.granted_by(Verb::Manage);
-        assert!(
-            Permission::ALL
-                .iter()
-                .all(|permission| all.contains(*permission))
-        );
-        let family = ResourceType::find("Generative-AI-Family").unwrap();
-        let granted = family.granted_by(Verb::Manage);
-        for permission in Permission::ALL {
-            assert_eq!(
-                granted.contains(*permission),
-                permission.name().starts_with("GENERATIVE_AI_"),
-                "{permission}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_operation_needs_a_permission_that_some_verb_grants() {
-        for operation in Operation::ALL {
-            assert!(!operation.permissions().is_empty());
-            for permission in operation.permissions() {
-                let granted = permission
-                    .resource_type()
-                    .granted_by(permission.weakest_verb());
-                assert!(granted.contains(*permission), "{operation}");
-            }
-        }
-        assert_eq!(
-            Permission::GENERATIVE_AI_CHAT.primary_operation(),
-            Some(Operation::Chat)
-        );
-    }
-}
+mod tests;
