@@ -319,6 +319,9 @@ pub(crate) enum PolicyCommand {
         /// A statement; several times for several
         #[arg(long = "statement", value_name = "STATEMENT")]
         statements: Vec<String>,
+        /// Statements, each in quotes
+        #[arg(value_name = "STATEMENT")]
+        bare: Vec<String>,
         /// A file with one statement a line; - for standard input
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,

@@ -151,7 +151,7 @@ impl<'a> Parser<'a> {
         (start, end): (usize, usize),
         message: impl Into<String>,
     ) -> Option<&mut Diagnostic> {
-        if self.full {
+        if self.full || self.end_is_told(severity, start, end) {
             return None;
         }
         if self.diagnostics.len() >= DIAGNOSTICS_MAX {
@@ -178,6 +178,22 @@ impl<'a> Parser<'a> {
             fix: None,
         });
         self.diagnostics.last_mut()
+    }
+
+    /// Whether it is said already that something is missing at the end of the text. Everything after
+    /// that is missing too, which is no news.
+    fn end_is_told(&self, severity: Severity, start: usize, end: usize) -> bool {
+        let here = |diagnostic: &Diagnostic| {
+            diagnostic.severity == Severity::Error
+                && (diagnostic.span.start, diagnostic.span.end) == (start, end)
+        };
+        severity == Severity::Error
+            && start == end
+            && self.diagnostics.last().is_some_and(here)
+            && self
+                .ahead
+                .as_ref()
+                .is_some_and(|(token, _)| token.kind == Kind::End)
     }
 
     fn error(

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{Global, PolicyCommand};
 use crate::client::{Api, escape};
+use crate::commands::policy_check::Stated;
 use crate::commands::{compartment, policy_check, with_api};
 use crate::fail::{Failure, Result};
 use crate::output::{Output, field};
@@ -20,9 +21,13 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Runs a command.
 pub(crate) fn run(global: &Global, command: PolicyCommand, output: &Output) -> Result<ExitCode> {
     match command {
-        PolicyCommand::Check { statements, file } => {
-            let statements = statements_of(statements, file.as_deref())?;
-            policy_check::check(&statements, output)
+        PolicyCommand::Check {
+            mut statements,
+            bare,
+            file,
+        } => {
+            statements.extend(bare);
+            policy_check::check(&stated(statements, file.as_deref())?, output)
         }
         command => with_api(
             global,
@@ -152,10 +157,26 @@ fn show(policy: &Value, output: &Output) -> Result<()> {
 }
 
 /// The statements of the flags and the file; in a file, empty lines and lines with `#` are passed over.
-fn statements_of(mut statements: Vec<String>, file: Option<&Path>) -> Result<Vec<String>> {
+/// What is to be checked: statements of the command line, then those of the file.
+fn stated(statements: Vec<String>, file: Option<&Path>) -> Result<Vec<Stated>> {
+    let alone = statements.len() == 1;
+    let mut stated: Vec<Stated> = statements
+        .into_iter()
+        .enumerate()
+        .map(|(index, text)| Stated {
+            name: if alone {
+                "statement".to_owned()
+            } else {
+                format!("statement {}", index + 1)
+            },
+            line: 1,
+            text,
+        })
+        .collect();
     if let Some(file) = file {
+        let standard_input = file == Path::new("-");
         let mut text = String::new();
-        let read = if file == Path::new("-") {
+        let read = if standard_input {
             std::io::stdin()
                 .lock()
                 .take(FILE_BYTES_MAX)
@@ -168,15 +189,24 @@ fn statements_of(mut statements: Vec<String>, file: Option<&Path>) -> Result<Vec
             Failure::new(format!("cannot read {}: {error}", file.display()))
                 .hint("--file names a file with one statement a line, or - for standard input")
         })?;
-        statements.extend(
+        let name = if standard_input {
+            "standard input".to_owned()
+        } else {
+            file.display().to_string()
+        };
+        stated.extend(
             text.lines()
-                .map(str::trim)
-                .filter(|line| !line.is_empty() && !line.starts_with('#'))
-                .map(str::to_owned),
+                .zip(1..)
+                .filter(|(line, _)| !line.trim().is_empty() && !line.trim().starts_with('#'))
+                .map(|(line, number)| Stated {
+                    name: name.clone(),
+                    line: number,
+                    text: line.to_owned(),
+                }),
         );
     }
-    if statements.is_empty() {
-        return Err(Failure::usage("there is nothing to check").hint("give --statement or --file"));
+    if stated.is_empty() {
+        return Err(Failure::usage("there is nothing to check").hint("give a statement or --file"));
     }
-    Ok(statements)
+    Ok(stated)
 }

@@ -9,19 +9,28 @@ use crate::args::Format;
 use crate::fail::Result;
 use crate::output::Output;
 
+/// A statement and where it stands.
+pub(crate) struct Stated {
+    /// What the reader calls its place, such as a file.
+    pub(crate) name: String,
+    /// Its line there, from 1.
+    pub(crate) line: usize,
+    pub(crate) text: String,
+}
+
 /// Checks each statement. Errors make the exit code 1, warnings do not.
-pub(crate) fn check(statements: &[String], output: &Output) -> Result<ExitCode> {
+pub(crate) fn check(statements: &[Stated], output: &Output) -> Result<ExitCode> {
     let checked: Vec<_> = statements
         .iter()
-        .map(|text| (text, check_statement(text)))
+        .map(|stated| (stated, check_statement(&stated.text)))
         .collect();
     let valid = checked.iter().all(|(_, checked)| checked.is_valid());
     if output.format == Format::Json {
         let report: Vec<_> = checked
             .iter()
-            .map(|(text, checked)| {
+            .map(|(stated, checked)| {
                 json!({
-                    "statement": text,
+                    "statement": stated.text,
                     "valid": checked.is_valid(),
                     "diagnostics": checked.diagnostics,
                 })
@@ -29,14 +38,11 @@ pub(crate) fn check(statements: &[String], output: &Output) -> Result<ExitCode> 
             .collect();
         output.json(&report)?;
     } else {
-        for (index, (text, checked)) in checked.iter().enumerate() {
-            let name = if statements.len() == 1 {
-                "statement".to_owned()
-            } else {
-                format!("statement {}", index + 1)
-            };
+        for (stated, checked) in &checked {
             for diagnostic in &checked.diagnostics {
-                output.say(diagnostic.render(text, &name));
+                let mut diagnostic = diagnostic.clone();
+                diagnostic.span.line += stated.line - 1;
+                output.say(diagnostic.render(&stated.text, &stated.name));
             }
         }
         let errors = checked
@@ -47,12 +53,18 @@ pub(crate) fn check(statements: &[String], output: &Output) -> Result<ExitCode> 
         if errors == 0 {
             let count = statements.len();
             output.say(output.lang.pick(
-                format!("{count} statement(s), all valid"),
+                match count {
+                    1 => "the statement is valid".to_owned(),
+                    count => format!("all {count} statements are valid"),
+                },
                 format!("{count} 件のステートメントはすべて有効です"),
             ));
         } else {
             output.say(output.lang.pick(
-                format!("{errors} error(s)"),
+                match errors {
+                    1 => "1 error".to_owned(),
+                    errors => format!("{errors} errors"),
+                },
                 format!("エラーが {errors} 件あります"),
             ));
         }

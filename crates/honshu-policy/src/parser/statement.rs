@@ -89,6 +89,14 @@ impl Parser<'_> {
         if !self.at_end_of_statement() {
             self.trailing();
         }
+        if let Ok(Statement::Define(_) | Statement::Admit(_) | Statement::Endorse(_)) = &statement {
+            self.warning(
+                Code::GrantsNothing,
+                span,
+                "statements across tenancies have no effect here",
+                Some("only `allow` and `deny` grant and forbid".to_owned()),
+            );
+        }
         statement
     }
 
