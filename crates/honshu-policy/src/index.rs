@@ -1,227 +1,148 @@
 //! Finds the few rules that can matter for a request among thousands.
 //!
-//! A rule is filed under its compartment and one *pin*: something that the request must have for
-//! the rule to hold, such as the key's OCID or a group. Rules without a pin are filed under each
-//! permission that they speak of. The index only leaves out; the rule itself decides.
+//! A rule is filed under its compartment and *keys* of which the request must have one for the rule
+//! to hold, such as the API key's OCID, a group or a pattern of models. Rules without keys are filed
+//! under each permission that they speak of. The index only leaves out; the rule itself decides.
 
 use std::collections::HashMap;
 
 use crate::compartments::Node;
-use crate::request::Request;
-use crate::rule::{Check, ConditionTest, Operand, Rule, SubjectTest};
+use crate::matcher::KeyId;
 use crate::table::Permission;
-use crate::value::fold;
-use crate::variable::Variable;
+use crate::vocabulary::{AtomId, number};
 
 pub(crate) type RuleId = u32;
 
-/// What a rule can be pinned to, most selective first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-enum Pin {
-    PrincipalId,
-    UserId,
-    UserName,
-    PrincipalCompartmentId,
-    GroupName,
-    GroupId,
-    DynamicGroupName,
-    DynamicGroupId,
-    ServiceName,
-    ModelId,
+/// A rule as it is filed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Filed {
+    pub(crate) id: RuleId,
+    /// The comparison that most likely keeps the rule from holding, so that a long row of rules is
+    /// gone through without looking at the rules.
+    pub(crate) guard: AtomId,
 }
 
-impl Pin {
-    fn bit(self) -> u16 {
-        1 << self as u8
-    }
-}
-
-/// Variables whose equality with a text pins a rule.
-const PINNED_VARIABLES: [(Variable, Pin); 5] = [
-    (Variable::RequestPrincipalId, Pin::PrincipalId),
-    (Variable::RequestUserId, Pin::UserId),
-    (Variable::RequestUserName, Pin::UserName),
-    (
-        Variable::RequestPrincipalCompartmentId,
-        Pin::PrincipalCompartmentId,
-    ),
-    (Variable::TargetModelId, Pin::ModelId),
-];
-
-type Symbol = u32;
+/// Entries of one key that are looked through; among more of them, compartments are searched for.
+const SCANNED_ENTRIES_MAX: usize = 8;
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    symbols: HashMap<Box<str>, Symbol>,
-    pinned: HashMap<(Node, Pin, Symbol), Vec<RuleId>>,
-    unpinned: HashMap<(Node, Permission), Vec<RuleId>>,
-    /// Pins in use, by compartment.
-    pins_at: HashMap<Node, u16>,
-    pins: u16,
+    /// Entries of each key, from `starts[key]` to `starts[key + 1]`.
+    starts: Vec<u32>,
+    /// In the order of keys, then of compartments.
+    entries: Vec<(Node, Filed)>,
+    unkeyed: HashMap<(Node, Permission), Vec<Filed>>,
+}
+
+/// Takes rules in, until all are known.
+#[derive(Debug, Default)]
+pub(crate) struct Builder {
+    entries: Vec<(KeyId, Node, Filed)>,
+    unkeyed: HashMap<(Node, Permission), Vec<Filed>>,
+}
+
+impl Builder {
+    pub(crate) fn under_keys(&mut self, keys: &[KeyId], node: Node, rule: Filed) {
+        self.entries
+            .extend(keys.iter().map(|key| (*key, node, rule)));
+    }
+
+    pub(crate) fn under_permissions(
+        &mut self,
+        permissions: impl Iterator<Item = Permission>,
+        node: Node,
+        rule: Filed,
+    ) {
+        for permission in permissions {
+            self.unkeyed
+                .entry((node, permission))
+                .or_default()
+                .push(rule);
+        }
+    }
+
+    /// The keys in use.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = KeyId> + '_ {
+        self.entries.iter().map(|(key, ..)| *key)
+    }
+
+    pub(crate) fn finish(mut self, keys: usize) -> Index {
+        self.entries.sort_unstable();
+        Index {
+            starts: (0..=keys)
+                .map(|key| {
+                    number(
+                        self.entries
+                            .partition_point(|(of, ..)| (*of as usize) < key),
+                    )
+                })
+                .collect(),
+            entries: self
+                .entries
+                .into_iter()
+                .map(|(_, node, rule)| (node, rule))
+                .collect(),
+            unkeyed: self.unkeyed,
+        }
+    }
 }
 
 impl Index {
-    pub(crate) fn insert(&mut self, node: Node, id: RuleId, rule: &Rule) {
-        match pin(rule) {
-            Some((pin, values)) => {
-                for value in values {
-                    let fresh = Symbol::try_from(self.symbols.len()).unwrap_or(Symbol::MAX);
-                    let symbol = *self.symbols.entry(value.into()).or_insert(fresh);
-                    let rules = self.pinned.entry((node, pin, symbol)).or_default();
-                    if rules.last() != Some(&id) {
-                        rules.push(id);
-                    }
-                }
-                *self.pins_at.entry(node).or_default() |= pin.bit();
-                self.pins |= pin.bit();
-            }
-            None => {
-                for permission in rule.permissions.iter() {
-                    self.unpinned
-                        .entry((node, permission))
-                        .or_default()
-                        .push(id);
-                }
-            }
-        }
+    /// Whether nothing is filed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.unkeyed.is_empty()
     }
 
-    /// The first rule in the chain of compartments that `matches` says yes to.
+    /// The first rule filed for the chain of compartments that `matches` says yes to.
     pub(crate) fn find(
         &self,
-        request: &Request<'_>,
-        chain: impl Iterator<Item = Node>,
-        matches: impl Fn(RuleId) -> bool,
+        chain: &[Node],
+        keys: &[KeyId],
+        permission: Permission,
+        mut matches: impl FnMut(Filed) -> bool,
     ) -> Option<RuleId> {
-        let mut keys: Vec<(Pin, Symbol)> = Vec::new();
-        let mut keyed = false;
-        for node in chain {
-            let unpinned = self
-                .unpinned
-                .get(&(node, request.permission))
-                .into_iter()
-                .flatten();
-            for id in unpinned {
-                if matches(*id) {
-                    return Some(*id);
-                }
-            }
-            let pins = self.pins_at.get(&node).copied().unwrap_or(0);
-            if pins == 0 {
-                continue;
-            }
-            if !keyed {
-                keys = self.keys(request);
-                keyed = true;
-            }
-            for (pin, symbol) in &keys {
-                if pins & pin.bit() == 0 {
-                    continue;
-                }
-                let pinned = self
-                    .pinned
-                    .get(&(node, *pin, *symbol))
-                    .into_iter()
-                    .flatten();
-                for id in pinned {
-                    if matches(*id) {
-                        return Some(*id);
-                    }
+        if !self.entries.is_empty() {
+            for key in keys {
+                let key = *key as usize;
+                let range = self.starts[key] as usize..self.starts[key + 1] as usize;
+                let found = find_in(&self.entries[range], chain, &mut matches);
+                if found.is_some() {
+                    return found;
                 }
             }
         }
-        None
-    }
-
-    /// What the request has that some rule is pinned to.
-    fn keys(&self, request: &Request<'_>) -> Vec<(Pin, Symbol)> {
-        let mut keys = Vec::with_capacity(8);
-        let mut add = |pin: Pin, value: &str| {
-            if self.pins & pin.bit() != 0
-                && let Some(symbol) = self.symbols.get(&*fold(value))
-            {
-                keys.push((pin, *symbol));
-            }
-        };
-        let principal = &request.principal;
-        for (variable, pin) in &PINNED_VARIABLES {
-            // None of these reads the name of the compartment.
-            request.any_value(variable, "", |value| {
-                add(*pin, value);
-                false
-            });
-        }
-        for group in &principal.groups {
-            add(Pin::GroupName, group.name);
-            add(Pin::GroupId, group.id);
-        }
-        for group in &principal.dynamic_groups {
-            add(Pin::DynamicGroupName, group.name);
-            add(Pin::DynamicGroupId, group.id);
-        }
-        add(Pin::ServiceName, principal.name.unwrap_or(principal.id));
-        keys
+        chain
+            .iter()
+            .filter_map(|node| self.unkeyed.get(&(*node, permission)))
+            .flatten()
+            .copied()
+            .find(|rule| matches(*rule))
+            .map(|rule| rule.id)
     }
 }
 
-/// What the rule is pinned to, with the values of which the request must have one.
-fn pin(rule: &Rule) -> Option<(Pin, Vec<&str>)> {
-    let mut best = subject_pin(&rule.subject);
-    let necessary = rule
-        .condition
-        .as_ref()
-        .map(ConditionTest::necessary)
-        .unwrap_or_default();
-    for clause in necessary {
-        let Some((_, pin)) = PINNED_VARIABLES
+fn find_in(
+    entries: &[(Node, Filed)],
+    chain: &[Node],
+    matches: &mut impl FnMut(Filed) -> bool,
+) -> Option<RuleId> {
+    if entries.len() <= SCANNED_ENTRIES_MAX {
+        return entries
             .iter()
-            .find(|(variable, _)| variable == clause.variable())
-        else {
-            continue;
-        };
-        let Check::OneOf {
-            operands,
-            negated: false,
-        } = &clause.check
-        else {
-            continue;
-        };
-        let texts: Option<Vec<&str>> = operands
-            .iter()
-            .map(|operand| match operand {
-                Operand::Text(text) => Some(text.as_str()),
-                _ => None,
-            })
-            .collect();
-        if let Some(texts) = texts
-            && best
-                .as_ref()
-                .is_none_or(|(found, _)| (*pin as u8) < *found as u8)
-        {
-            best = Some((*pin, texts));
-        }
+            .filter(|(node, _)| chain.contains(node))
+            .map(|(_, rule)| *rule)
+            .find(|rule| matches(*rule))
+            .map(|rule| rule.id);
     }
-    best
-}
-
-fn subject_pin(subject: &SubjectTest) -> Option<(Pin, Vec<&str>)> {
-    fn texts(texts: &[String]) -> Vec<&str> {
-        texts.iter().map(String::as_str).collect()
-    }
-    match subject {
-        SubjectTest::AnyUser | SubjectTest::AnyGroup => None,
-        // The domain is left to the rule.
-        SubjectTest::Groups(names) => Some((
-            Pin::GroupName,
-            names.iter().map(|test| test.name.as_str()).collect(),
-        )),
-        SubjectTest::DynamicGroups(names) => Some((
-            Pin::DynamicGroupName,
-            names.iter().map(|test| test.name.as_str()).collect(),
-        )),
-        SubjectTest::GroupIds(ids) => Some((Pin::GroupId, texts(ids))),
-        SubjectTest::DynamicGroupIds(ids) => Some((Pin::DynamicGroupId, texts(ids))),
-        SubjectTest::Services(names) => Some((Pin::ServiceName, texts(names))),
-    }
+    chain
+        .iter()
+        .flat_map(|node| {
+            let first = entries.partition_point(|(of, _)| of < node);
+            entries[first..]
+                .iter()
+                .take_while(move |(of, _)| of == node)
+        })
+        .map(|(_, rule)| *rule)
+        .find(|rule| matches(*rule))
+        .map(|rule| rule.id)
 }

@@ -29,6 +29,10 @@
 //! assert!(set.authorize(&request).is_ok());
 //! ```
 
+// Tests share their worlds with the tests outside, which know this crate by its name.
+#[cfg(test)]
+extern crate self as honshu_policy;
+
 mod ast;
 mod authorized;
 mod compartments;
@@ -37,16 +41,28 @@ mod explain;
 mod index;
 mod lexer;
 pub mod limits;
+mod matcher;
 mod nearest;
 mod parser;
 mod permission_set;
 mod print;
+mod program;
 mod request;
 mod rule;
 mod set;
 mod table;
 mod value;
 mod variable;
+mod vocabulary;
+#[cfg(test)]
+#[path = "../tests/support/world.rs"]
+#[allow(
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "it is written for tests outside of the crate"
+)]
+mod world;
 
 pub use ast::{
     Action, Admit, Clause, Condition, Define, DefineKind, Effect, Endorse, EndorseAction,

@@ -22,3 +22,7 @@ pub const EXPLAINED_STATEMENTS_MAX: usize = 100;
 
 /// Width of the source line that the terminal renderer shows around the caret, in columns.
 pub const RENDER_COLUMNS_MAX: usize = 120;
+
+/// Rules that a decision tries one by one. Most decisions try fewer; after that many in vain, it
+/// costs less to find out once which of all comparisons hold.
+pub(crate) const SINGLE_TRIES_MAX: usize = 32;

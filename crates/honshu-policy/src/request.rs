@@ -227,12 +227,7 @@ impl Request<'_> {
             other => {
                 let mut applies = false;
                 let mut found = false;
-                for (variable, value) in self
-                    .target
-                    .attributes
-                    .iter()
-                    .chain(&self.principal.attributes)
-                {
+                for (variable, value) in self.attributes() {
                     if variable == other {
                         applies = true;
                         found = found || test(value);
@@ -241,6 +236,16 @@ impl Request<'_> {
                 applies.then_some(found)?
             }
         })
+    }
+
+    /// The variables whose values the asker gives, each with one of its values.
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = (&Variable, &str)> {
+        self.target
+            .attributes
+            .iter()
+            .chain(&self.principal.attributes)
+            .map(|(variable, value)| (variable, &**value))
+            .filter(|(variable, _)| is_attribute(variable))
     }
 
     /// The value of a variable that has an order.
@@ -253,6 +258,56 @@ impl Request<'_> {
             Variable::RequestDayOfMonth => Some(i64::from(civil().day)),
             Variable::RequestTimeOfDay => Some(i64::from(civil().second_of_day)),
             _ => None,
+        }
+    }
+}
+
+/// Whether the asker gives the variable's values, rather than the request having them.
+pub(crate) fn is_attribute(variable: &Variable) -> bool {
+    use Variable as V;
+    matches!(
+        variable,
+        V::TargetPolicyId
+            | V::TargetPolicyName
+            | V::TargetPolicyType
+            | V::TargetUserId
+            | V::TargetUserName
+            | V::TargetGroupId
+            | V::TargetGroupName
+            | V::TargetGroupMember
+            | V::TargetDynamicGroupId
+            | V::TargetDynamicGroupName
+            | V::Tag(..)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_has_its_value_either_in_the_request_or_among_the_attributes() {
+        let mut request = Request {
+            principal: Requester::new("user", "u", "t"),
+            permission: Permission::GENERATIVE_AI_CHAT,
+            target: Target::new("c").model("m"),
+            region_key: Some("KIX"),
+            time: Timestamp::from_seconds(0),
+            network_sources: Some(&["corp"]),
+        };
+        request.principal.name = Some("n");
+        request.principal.compartment_id = Some("c");
+        for variable in Variable::NAMED {
+            let mut ask = request.clone();
+            let bare = ask.any_value(variable, "", |_| true).is_some();
+            assert_eq!(bare, !is_attribute(variable), "{variable}");
+            ask.target = ask.target.with(variable.clone(), "given");
+            assert!(ask.any_value(variable, "", |_| true).is_some());
+            assert_eq!(
+                ask.any_value(variable, "", |value| value == "given"),
+                Some(is_attribute(variable)),
+                "{variable}"
+            );
         }
     }
 }

@@ -149,7 +149,7 @@ pub(crate) enum Check {
     Never,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Operand {
     Text(String),
     Pattern(Glob),
@@ -178,18 +178,6 @@ impl ConditionTest {
                 .iter()
                 .all(|item| item.holds(request, compartment_name)),
             ConditionTest::Clause(clause) => clause.holds(request, compartment_name),
-        }
-    }
-
-    /// The comparisons without which the condition cannot hold.
-    pub(crate) fn necessary(&self) -> Vec<&ClauseTest> {
-        match self {
-            ConditionTest::Any(items) => match items.as_slice() {
-                [only] => only.necessary(),
-                _ => Vec::new(),
-            },
-            ConditionTest::All(items) => items.iter().flat_map(ConditionTest::necessary).collect(),
-            ConditionTest::Clause(clause) => vec![clause],
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Default deny: what no statement allows is refused, and so is everything about which the set is
 //! not sure, such as a compartment that it does not know.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
@@ -11,10 +12,14 @@ use crate::ast::{Effect, Location, Statement};
 use crate::authorized::{Authorized, Denied};
 use crate::compartments::{Compartment, CompartmentTree, Node, ROOT, Tenancy};
 use crate::diagnostic::ParseError;
-use crate::index::{Index, RuleId};
+use crate::index::{self, Filed, Index, RuleId};
+use crate::limits::SINGLE_TRIES_MAX;
+use crate::matcher::KeyId;
 use crate::parser::parse_statement;
+use crate::program::Programs;
 use crate::request::Request;
 use crate::rule::Rule;
+use crate::vocabulary::{self, Vocabulary};
 
 /// A policy as it is stored.
 #[derive(Debug, Clone)]
@@ -171,10 +176,12 @@ pub struct PolicySet {
     pub(crate) tree: CompartmentTree,
     pub(crate) placed: Vec<Placed>,
     pub(crate) options: CompileOptions,
+    vocabulary: Vocabulary,
+    programs: Programs,
     allows: Index,
     denies: Index,
-    /// Compartments closed by a statement that cannot be read.
-    closed: Vec<(Node, StatementRef)>,
+    /// Compartments closed by a statement that cannot be read, with one such statement.
+    closed: HashMap<Node, StatementRef>,
     warnings: Vec<CompileWarning>,
 }
 
@@ -196,24 +203,52 @@ impl PolicySet {
             tree: CompartmentTree::new(tenancy, compartments),
             placed: Vec::new(),
             options,
+            vocabulary: Vocabulary::default(),
+            programs: Programs::default(),
             allows: Index::default(),
             denies: Index::default(),
-            closed: Vec::new(),
+            closed: HashMap::new(),
             warnings: Vec::new(),
         };
         for policy in policies {
             set.add(policy);
         }
-        for (id, placed) in (0 as RuleId..).zip(&set.placed) {
-            if placed.idle.is_none() {
-                let index = match placed.rule.effect {
-                    Effect::Allow => &mut set.allows,
-                    Effect::Deny => &mut set.denies,
-                };
-                index.insert(placed.node, id, &placed.rule);
+        set.file();
+        set
+    }
+
+    /// Files every statement that has effect. All must be known first: under what a statement is
+    /// best filed depends on what others say.
+    fn file(&mut self) {
+        let mut words = vocabulary::Builder::default();
+        for placed in &self.placed {
+            let active = placed.idle.is_none();
+            self.programs
+                .push(&placed.rule, active.then_some(&mut words));
+        }
+        let mut allows = index::Builder::default();
+        let mut denies = index::Builder::default();
+        for (id, placed) in (0 as RuleId..).zip(&self.placed) {
+            if placed.idle.is_some() {
+                continue;
+            }
+            let index = match placed.rule.effect {
+                Effect::Allow => &mut allows,
+                Effect::Deny => &mut denies,
+            };
+            let cover = self.programs.cover(id, &words);
+            let guard = self.programs.guard(id, cover.as_deref(), &words);
+            let rule = Filed { id, guard };
+            match cover {
+                Some(keys) => index.under_keys(&keys, placed.node, rule),
+                None => {
+                    index.under_permissions(placed.rule.permissions.iter(), placed.node, rule);
+                }
             }
         }
-        set
+        self.vocabulary = words.finish(allows.keys().chain(denies.keys()));
+        self.allows = allows.finish(self.vocabulary.keys());
+        self.denies = denies.finish(self.vocabulary.keys());
     }
 
     fn add(&mut self, policy: &AttachedPolicy) {
@@ -233,7 +268,9 @@ impl PolicySet {
                     unreadable = true;
                     if self.options.deny_enabled && may_deny(text) {
                         // An unknown attachment closes everything, since it may be anywhere.
-                        self.closed.push((attached.unwrap_or(ROOT), source.clone()));
+                        self.closed
+                            .entry(attached.unwrap_or(ROOT))
+                            .or_insert_with(|| source.clone());
                     }
                     self.warn(source, CompileProblem::Unreadable(error));
                 }
@@ -341,22 +378,18 @@ impl PolicySet {
     }
 
     fn decide_in(&self, node: Node, request: &Request<'_>) -> Decision {
-        let name = self.tree.name(node);
-        let matches = |id: RuleId| self.placed[id as usize].rule.matches(request, name);
         let source = |id: RuleId| &self.placed[id as usize].source;
+        let chain: Vec<Node> = self.tree.chain(node).collect();
+        let mut trial = Trial::new(self, node, request);
         if self.options.deny_enabled && !request.principal.is_administrator() {
-            let closed = self
-                .closed
-                .iter()
-                .find(|(closed, _)| self.tree.is_within(node, *closed));
-            if let Some((_, statement)) = closed {
+            if let Some(statement) = chain.iter().find_map(|node| self.closed.get(node)) {
                 return Decision::new(Effect::Deny, Reason::UnreadablePolicy, Some(statement));
             }
-            if let Some(id) = self.denies.find(request, self.tree.chain(node), matches) {
+            if let Some(id) = trial.find(&self.denies, &chain) {
                 return Decision::new(Effect::Deny, Reason::DeniedByStatement, Some(source(id)));
             }
         }
-        match self.allows.find(request, self.tree.chain(node), matches) {
+        match trial.find(&self.allows, &chain) {
             Some(id) => Decision::new(Effect::Allow, Reason::AllowedByStatement, Some(source(id))),
             None => Decision::new(Effect::Deny, Reason::NoStatementAllows, None),
         }
@@ -376,6 +409,57 @@ impl PolicySet {
     }
 }
 
+/// One request against the rules that the indexes turn up.
+struct Trial<'a> {
+    set: &'a PolicySet,
+    request: &'a Request<'a>,
+    compartment_name: &'a str,
+    keys: Option<Vec<KeyId>>,
+    tries: usize,
+    /// Which comparisons hold, once so many rules have been tried that it pays to know.
+    truths: Option<Vec<bool>>,
+}
+
+impl<'a> Trial<'a> {
+    fn new(set: &'a PolicySet, node: Node, request: &'a Request<'a>) -> Trial<'a> {
+        Trial {
+            set,
+            request,
+            compartment_name: set.tree.name(node),
+            keys: None,
+            tries: 0,
+            truths: None,
+        }
+    }
+
+    fn find(&mut self, index: &Index, chain: &[Node]) -> Option<RuleId> {
+        if index.is_empty() {
+            return None;
+        }
+        let keys = self.keys.take().unwrap_or_else(|| {
+            self.set
+                .vocabulary
+                .filed_keys(self.request, self.compartment_name)
+        });
+        let permission = self.request.permission;
+        let found = index.find(chain, &keys, permission, |rule| self.matches(rule));
+        self.keys = Some(keys);
+        found
+    }
+
+    fn matches(&mut self, Filed { id, guard }: Filed) -> bool {
+        let (set, request, name) = (self.set, self.request, self.compartment_name);
+        if self.tries < SINGLE_TRIES_MAX {
+            self.tries += 1;
+            return set.placed[id as usize].rule.matches(request, name);
+        }
+        let truths = self
+            .truths
+            .get_or_insert_with(|| set.vocabulary.truths(request, name));
+        truths[guard as usize] && set.programs.matches(id, request.permission, truths)
+    }
+}
+
 /// Whether a text that cannot be read may have been meant to deny, in whole or in part.
 fn may_deny(text: &str) -> bool {
     let mut words = text
@@ -385,4 +469,67 @@ fn may_deny(text: &str) -> bool {
     let first = words.next().unwrap_or_default();
     !known.iter().any(|word| word.eq_ignore_ascii_case(first))
         || words.any(|word| word.eq_ignore_ascii_case("deny"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{Dice, ask, compartments, policies, tenancy};
+
+    /// One by one, all at once and through the index: each rule says the same of each request.
+    #[test]
+    fn a_rule_says_the_same_however_it_is_asked_and_the_index_leaves_out_none_that_says_yes() {
+        let soak = std::env::var_os("HONSHU_SOAK").is_some();
+        let (mut yes, mut no) = (0u64, 0u64);
+        for seed in 0..if soak { 20_000 } else { 1_000 } {
+            let mut dice = Dice(seed ^ 0x5eed);
+            let compartments = compartments(&mut dice);
+            let policies = policies(&mut dice, &compartments);
+            let options = CompileOptions {
+                deny_enabled: dice.one_in(2),
+            };
+            let set = PolicySet::compile(&tenancy(), &compartments, &policies, options);
+            for _ in 0..20 {
+                let request = ask(&mut dice, &compartments);
+                let Ok(node) = set.standing(&request) else {
+                    continue;
+                };
+                let name = set.tree.name(node);
+                let chain: Vec<Node> = set.tree.chain(node).collect();
+                let truths = set.vocabulary.truths(&request, name);
+                let keys = set.vocabulary.filed_keys(&request, name);
+                let turned_up = |index: &Index| {
+                    let mut guards = HashMap::new();
+                    index.find(&chain, &keys, request.permission, |rule| {
+                        guards.insert(rule.id, truths[rule.guard as usize]);
+                        false
+                    });
+                    guards
+                };
+                let (allows, denies) = (turned_up(&set.allows), turned_up(&set.denies));
+                for (id, placed) in (0 as RuleId..).zip(&set.placed) {
+                    if placed.idle.is_some() {
+                        assert!(!allows.contains_key(&id) && !denies.contains_key(&id));
+                        continue;
+                    }
+                    let expected = placed.rule.matches(&request, name);
+                    let at_once = set.programs.matches(id, request.permission, &truths);
+                    let text = &placed.source.text;
+                    assert_eq!(at_once, expected, "seed {seed}: {text}\n{request:#?}");
+                    let turned_up = match placed.rule.effect {
+                        Effect::Allow => &allows,
+                        Effect::Deny => &denies,
+                    };
+                    assert!(
+                        !expected
+                            || !chain.contains(&placed.node)
+                            || turned_up.get(&id) == Some(&true),
+                        "seed {seed}: left out {text}\n{request:#?}"
+                    );
+                    *if expected { &mut yes } else { &mut no } += 1;
+                }
+            }
+        }
+        assert!(yes > 5_000 && no > 50_000, "{yes} {no}");
+    }
 }

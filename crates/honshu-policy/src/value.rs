@@ -32,7 +32,7 @@ pub(crate) fn equals_folded(folded: &str, value: &str) -> bool {
 }
 
 /// A pattern such as `/xai.*/`: text with `*` for any run of characters. Not a regular expression.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Glob {
     /// Folded texts between the stars; one text means no star.
     parts: Vec<String>,
@@ -61,10 +61,14 @@ impl Glob {
     }
 
     pub(crate) fn matches(&self, value: &str) -> bool {
-        let value = fold(value);
+        self.matches_folded(&fold(value))
+    }
+
+    /// The same for a value that is folded already.
+    pub(crate) fn matches_folded(&self, value: &str) -> bool {
         let (first, rest) = match self.parts.split_first() {
             None => return false,
-            Some((only, [])) => return *only == value,
+            Some((only, [])) => return only == value,
             Some(split) => split,
         };
         let Some((last, middle)) = rest.split_last() else {
@@ -80,6 +84,11 @@ impl Glob {
             }
         }
         left.ends_with(last.as_str())
+    }
+
+    /// The texts between the stars, folded: every value that matches has all of them.
+    pub(crate) fn parts(&self) -> &[String] {
+        &self.parts
     }
 }
 
