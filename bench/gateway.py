@@ -82,10 +82,10 @@ daemon off; {"user root;" if os.geteuid() == 0 else ""} pid {directory}/pid; err
 worker_processes 2;
 events {{ worker_connections 8192; }}
 http {{
-  access_log off; client_max_body_size 20m;
+  access_log off; client_max_body_size 20m; keepalive_requests 100000000;
   client_body_temp_path {directory}; proxy_temp_path {directory};
   fastcgi_temp_path {directory}; uwsgi_temp_path {directory}; scgi_temp_path {directory};
-  upstream provider {{ server 127.0.0.1:{upstream_port}; keepalive 256; }}
+  upstream provider {{ server 127.0.0.1:{upstream_port}; keepalive 256; keepalive_requests 100000000; }}
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{ proxy_pass http://provider; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; proxy_read_timeout 300s; }}

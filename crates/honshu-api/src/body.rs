@@ -9,6 +9,10 @@ use http_body_util::BodyExt;
 use crate::edge::EdgeBodyError;
 use crate::respond;
 
+/// A body of up to so many bytes is copied out of the connection's read buffer. A slice would hold the whole
+/// buffer, 8 KiB, as long as the run lasts, and the connection would have to make another one.
+const COPIED_BYTES_MAX: usize = 4 * 1024;
+
 /// Reads `body` to its end. With `rule`, the bytes must be those that were signed.
 ///
 /// # Errors
@@ -25,7 +29,7 @@ pub(crate) async fn read(mut body: Body, rule: Option<&BodyRule>) -> Result<Byte
         if let Some(digest) = digest.as_mut() {
             digest.update(&data).map_err(signature_error)?;
         }
-        // Most bodies come in one piece, which is kept without a copy.
+        // Most bodies come in one piece; a large one is kept without a copy.
         match &first {
             None => first = Some(data),
             Some(start) => {
@@ -39,10 +43,12 @@ pub(crate) async fn read(mut body: Body, rule: Option<&BodyRule>) -> Result<Byte
     if let Some(digest) = digest {
         digest.finish().map_err(signature_error)?;
     }
-    Ok(if rest.is_empty() {
-        first.unwrap_or_default()
-    } else {
-        rest.freeze()
+    Ok(match first {
+        Some(whole) if rest.is_empty() && whole.len() <= COPIED_BYTES_MAX => {
+            Bytes::copy_from_slice(&whole)
+        }
+        Some(whole) if rest.is_empty() => whole,
+        _ => rest.freeze(),
     })
 }
 

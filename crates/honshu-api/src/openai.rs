@@ -71,8 +71,10 @@ async fn generate(
     let (parts, body) = request.into_parts();
     let caller = authn::data_plane(app, context, &parts)?;
     json_content_type(&parts.headers)?;
-    let body = body::read(body, caller.body_rule.as_ref()).await?;
     let compartment = authn::compartment(&parts.headers, &caller.principal)?;
+    // The head holds a buffer of its connection, and the run may last for minutes.
+    drop(parts);
+    let body = body::read(body, caller.body_rule.as_ref()).await?;
     let request = Arc::new(parse(dialect, body).await?);
     let run = app
         .gateway(&context.region)?
