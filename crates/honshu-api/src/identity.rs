@@ -44,7 +44,7 @@ pub(crate) fn routes() -> Router<App> {
             "/policies/{id}",
             get(get_policy).put(update_policy).delete(delete_policy),
         )
-        .route("/tenancies/{id}", get(get_tenancy))
+        .route("/tenancies/{id}", get(get_tenancy).put(update_tenancy))
         .route(
             "/tenancies/{id}/regionSubscriptions",
             get(list_region_subscriptions),
@@ -204,6 +204,16 @@ async fn get_tenancy(State(app): State<App>, Id(id): Id, request: Request) -> Re
     let result = async {
         let call = Call::read(&app, &context, request).await?;
         respond::json(&app.control.get_tenancy(&call.ctx, &id)?)
+    };
+    respond::finish(&context, result.await)
+}
+
+async fn update_tenancy(State(app): State<App>, Id(id): Id, request: Request) -> Response {
+    let context = respond::context_of(&request);
+    let result = async {
+        let call = Call::read(&app, &context, request).await?;
+        let details: oci::UpdateTenancyDetails = oci::parse(&call.body)?;
+        respond::json(&app.control.update_tenancy(&call.ctx, &id, details).await?)
     };
     respond::finish(&context, result.await)
 }

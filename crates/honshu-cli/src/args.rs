@@ -314,6 +314,12 @@ pub(crate) enum PolicyCommand {
         #[arg(long, value_name = "OCID")]
         policy_id: String,
     },
+    /// Show whether deny statements count, or turn them on or off
+    Settings {
+        /// Turn deny statements on or off
+        #[arg(long, value_name = "on|off", value_parser = ["on", "off"])]
+        deny: Option<String>,
+    },
     /// Check statements without a server: errors with their column and the fix
     Check {
         /// A statement; several times for several

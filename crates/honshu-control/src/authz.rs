@@ -35,6 +35,27 @@ impl Authorizer for RegionAuthorizer {
         self.control
             .decide(principal, permission, target, &self.region, now)
     }
+
+    fn note_missing(
+        &self,
+        principal: &Principal,
+        permission: Permission,
+        target: &Target<'_>,
+    ) -> Option<String> {
+        Some(self.control.decisions.keep(
+            RecordedDecision {
+                permission: Some(permission),
+                model: target.model_id.map(str::to_owned),
+                ..RecordedDecision::of(
+                    self.control.clock.now(),
+                    principal,
+                    &self.region,
+                    target.compartment_id,
+                )
+            },
+            &*self.control.entropy,
+        ))
+    }
 }
 
 impl Control {
@@ -78,13 +99,8 @@ impl Control {
         let decision = denied.decision();
         let id = self.decisions.keep(
             RecordedDecision {
-                id: String::new(),
-                at: now,
-                principal: principal.id.clone(),
-                region: region.name().to_owned(),
                 operation: request.operation(),
                 permission: Some(permission),
-                target: target.compartment_id.to_owned(),
                 model: target.model_id.map(str::to_owned),
                 reason: Some(decision.reason),
                 because: decision
@@ -92,6 +108,7 @@ impl Control {
                     .iter()
                     .map(|source| (**source).clone())
                     .collect(),
+                ..RecordedDecision::of(now, principal, region, target.compartment_id)
             },
             &*self.entropy,
         );
@@ -188,18 +205,11 @@ impl Control {
 
     /// The answer for what is not there: the same as for what may not be seen.
     pub(crate) fn missing(&self, ctx: &OpCtx, operation: Operation, asked: &str) -> Error {
+        let target: String = asked.chars().take(Ocid::BYTES_MAX).collect();
         let id = self.decisions.keep(
             RecordedDecision {
-                id: String::new(),
-                at: ctx.now,
-                principal: ctx.principal.id.clone(),
-                region: ctx.region.name().to_owned(),
                 operation: Some(operation),
-                permission: None,
-                target: asked.chars().take(Ocid::BYTES_MAX).collect(),
-                model: None,
-                reason: None,
-                because: Vec::new(),
+                ..RecordedDecision::of(ctx.now, &ctx.principal, &ctx.region, &target)
             },
             &*self.entropy,
         );

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use honshu_domain::{Entropy, Ocid, PublicId, Timestamp};
+use honshu_domain::{Entropy, Ocid, Principal, PublicId, Region, Timestamp};
 use honshu_policy::{Operation, Permission, Reason, StatementSource};
 
 use crate::limits::{DECISION_LIFE, DECISIONS_MAX};
@@ -33,6 +33,24 @@ pub struct RecordedDecision {
     pub reason: Option<Reason>,
     /// Statements that decided.
     pub because: Vec<StatementSource>,
+}
+
+impl RecordedDecision {
+    /// Who asked, where, and on what; nothing was decided yet.
+    pub(crate) fn of(at: Timestamp, principal: &Principal, region: &Region, target: &str) -> Self {
+        Self {
+            id: String::new(),
+            at,
+            principal: principal.id.clone(),
+            region: region.name().to_owned(),
+            operation: None,
+            permission: None,
+            target: target.to_owned(),
+            model: None,
+            reason: None,
+            because: Vec::new(),
+        }
+    }
 }
 
 #[derive(Default)]

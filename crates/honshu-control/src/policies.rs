@@ -300,7 +300,7 @@ impl Control {
         for warning in set.warnings() {
             let message = match &warning.problem {
                 CompileProblem::DenyDisabled => {
-                    "deny statements are off in this tenancy; an administrator has to turn them on first".to_owned()
+                    "deny statements are off in this tenancy; an administrator turns them on with `honshu policy settings --deny on`".to_owned()
                 }
                 problem => problem.to_string(),
             };

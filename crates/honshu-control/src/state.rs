@@ -375,7 +375,7 @@ impl State {
         let mut recompile = false;
         for change in committed.iter().flat_map(|commit| &commit.changes) {
             match change {
-                Change::InsertTenancy(row) => {
+                Change::InsertTenancy(row) | Change::PutTenancy(row) => {
                     Arc::make_mut(&mut identity).tenancy = Some(row.clone());
                     recompile = true;
                 }

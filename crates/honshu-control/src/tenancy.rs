@@ -2,6 +2,7 @@
 
 use honshu_domain::{Ocid, Result, known_region_key};
 use honshu_policy::Operation;
+use honshu_store::{Change, TenancyRow};
 use honshu_wire::oci;
 
 use crate::context::OpCtx;
@@ -15,15 +16,43 @@ impl Control {
     pub fn get_tenancy(&self, ctx: &OpCtx, id: &str) -> Result<oci::Tenancy> {
         const OPERATION: Operation = Operation::GetTenancy;
         let row = self.find_tenancy(ctx, OPERATION, id)?;
-        Ok(oci::Tenancy {
+        Ok(self.show_tenancy(row))
+    }
+
+    /// Turns deny statements on or off. It acts on this node when this returns.
+    ///
+    /// # Errors
+    /// Not found.
+    pub async fn update_tenancy(
+        &self,
+        ctx: &OpCtx,
+        id: &str,
+        details: oci::UpdateTenancyDetails,
+    ) -> Result<oci::Tenancy> {
+        const OPERATION: Operation = Operation::UpdateTenancy;
+        let mut row = self.find_tenancy(ctx, OPERATION, id)?;
+        if let Some(deny_enabled) = details.is_deny_enabled
+            && deny_enabled != row.deny_enabled
+        {
+            row.deny_enabled = deny_enabled;
+            let change = Change::PutTenancy(row.clone());
+            self.change(ctx, OPERATION.name(), None, vec![change])
+                .await?;
+        }
+        Ok(self.show_tenancy(row))
+    }
+
+    fn show_tenancy(&self, row: TenancyRow) -> oci::Tenancy {
+        oci::Tenancy {
             id: row.id,
             name: row.name,
             description: None,
             home_region_key: self.key_of(&row.home_region),
+            is_deny_enabled: row.deny_enabled,
             upi_idcs_compatibility_layer_endpoint: None,
             freeform_tags: oci::FreeformTags::new(),
             defined_tags: oci::DefinedTags::new(),
-        })
+        }
     }
 
     /// The regions that this process serves.
@@ -70,12 +99,7 @@ impl Control {
         self.state.load().identity.root().cloned()
     }
 
-    fn find_tenancy(
-        &self,
-        ctx: &OpCtx,
-        operation: Operation,
-        id: &str,
-    ) -> Result<honshu_store::TenancyRow> {
+    fn find_tenancy(&self, ctx: &OpCtx, operation: Operation, id: &str) -> Result<TenancyRow> {
         self.refuse_keys(ctx)?;
         let row = self.state.load().identity.tenancy.clone();
         let row = row

@@ -24,6 +24,14 @@ impl Dialect {
             Self::Responses => "responses",
         }
     }
+
+    /// The field that holds the conversation, for errors about it.
+    pub const fn prompt_field(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "messages",
+            Self::Responses => "input",
+        }
+    }
 }
 
 /// A valid request to generate. Ranges were checked when it was made from the wire.

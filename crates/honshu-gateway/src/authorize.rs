@@ -60,9 +60,11 @@ pub(crate) fn authorize(
         request,
         model,
     } = asked;
-    let model_id = model.as_ref().map_or(&*request.model, |model| &*model.id);
+    let model_id = model
+        .as_ref()
+        .map_or_else(|| Arc::clone(&request.model), |model| Arc::clone(&model.id));
     let target = Target::new(call.compartment.as_str())
-        .model(model_id)
+        .model(&model_id)
         .operation(Operation::Chat);
     let decision = authorizer.authorize(&call.principal, Permission::GENERATIVE_AI_CHAT, &target);
     match (decision, model) {
@@ -72,15 +74,20 @@ pub(crate) fn authorize(
             model,
             proof,
         }),
-        // A caller who may use every model may as well know that this one is not there.
-        (Ok(_), None) => Err(model_not_found(&request.model)),
-        (Err(denied), _) => {
-            let error = model_not_found(&request.model);
-            Err(match denied.decision_id() {
-                Some(id) => error.with_decision_id(id),
-                None => error,
-            })
+        (Ok(_), None) => {
+            let id =
+                authorizer.note_missing(&call.principal, Permission::GENERATIVE_AI_CHAT, &target);
+            Err(not_found_with(&request.model, id.as_deref()))
         }
+        (Err(denied), _) => Err(not_found_with(&request.model, denied.decision_id())),
+    }
+}
+
+fn not_found_with(name: &str, decision_id: Option<&str>) -> Error {
+    let error = model_not_found(name);
+    match decision_id {
+        Some(id) => error.with_decision_id(id),
+        None => error,
     }
 }
 

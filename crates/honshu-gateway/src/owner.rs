@@ -538,9 +538,16 @@ impl<'a> Owner<'a> {
     }
 
     fn failed(&self, failure: Failure) -> Ending {
+        let Failure { error, reason } = failure;
+        // A backend does not know by which name the caller gave the conversation.
+        let error = if error.kind() == ErrorKind::ContextLength && error.param().is_none() {
+            error.with_param(self.request.dialect.prompt_field())
+        } else {
+            error
+        };
         Ending {
-            outcome: self.settlement.tally.broken(Status::Failed(failure.reason)),
-            error: Some(failure.error),
+            outcome: self.settlement.tally.broken(Status::Failed(reason)),
+            error: Some(error),
             tail: [None, None],
             committed: self.committed,
         }

@@ -129,4 +129,15 @@ pub trait Authorizer: Send + Sync {
         permission: Permission,
         target: &Target<'_>,
     ) -> Result<Authorized, Box<Denied>>;
+
+    /// Notes that an allowed target is not there, and gives the note an ID of the same form as a denial's, so that
+    /// the two answers look alike. `None` if the implementation keeps no explanations.
+    fn note_missing(
+        &self,
+        _principal: &Principal,
+        _permission: Permission,
+        _target: &Target<'_>,
+    ) -> Option<String> {
+        None
+    }
 }

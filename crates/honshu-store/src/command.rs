@@ -36,6 +36,8 @@ pub enum Change {
     InsertGroup(GroupRow),
     /// Puts a user into a group.
     InsertMembership(MembershipRow),
+    /// Changes the tenancy: its name and whether deny statements count.
+    PutTenancy(TenancyRow),
     /// Makes a policy.
     InsertPolicy(PolicyRow),
     /// Changes a policy.
@@ -58,7 +60,7 @@ impl Change {
     /// The id of what is changed, for the log.
     pub fn resource(&self) -> Option<&str> {
         match self {
-            Self::InsertTenancy(row) => Some(row.id.as_str()),
+            Self::InsertTenancy(row) | Self::PutTenancy(row) => Some(row.id.as_str()),
             Self::InsertCompartment(row) | Self::PutCompartment(row, _) => Some(row.id.as_str()),
             Self::DeleteCompartment(id, _)
             | Self::DeletePolicy(id, _)

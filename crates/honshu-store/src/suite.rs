@@ -288,6 +288,27 @@ async fn names_are_unique_without_regard_to_case(store: &dyn Store) {
 
 async fn versions_guard_changes(store: &dyn Store) {
     seed(store).await;
+    let mut tenancy = TenancyRow {
+        id: id("tenancy", "t"),
+        name: "t".to_owned(),
+        home_region: "local-1".to_owned(),
+        deny_enabled: false,
+        created: at(5),
+    };
+    let made = Change::InsertTenancy(tenancy.clone());
+    tenancy.deny_enabled = true;
+    apply(store, vec![made, Change::PutTenancy(tenancy.clone())])
+        .await
+        .expect("changed");
+    assert_eq!(
+        store.load().await.expect("read").tenancy,
+        Some(tenancy.clone())
+    );
+    tenancy.id = id("tenancy", "nobody");
+    assert!(matches!(
+        apply(store, vec![Change::PutTenancy(tenancy)]).await,
+        Err(StoreError::NotFound)
+    ));
     apply(
         store,
         vec![

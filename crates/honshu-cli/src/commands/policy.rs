@@ -113,6 +113,27 @@ async fn call(api: &Api, command: PolicyCommand, output: &Output) -> Result<()> 
             output.tell("The policy is deleted.", "ポリシーを削除しました。");
             Ok(())
         }
+        PolicyCommand::Settings { deny } => {
+            let path = format!("/20160918/tenancies/{}", escape(&api.profile.tenancy));
+            let tenancy: Value = match deny {
+                Some(deny) => api
+                    .put(&path, &json!({"isDenyEnabled": deny == "on"}))
+                    .await?
+                    .json()?,
+                None => api.get(&path).await?,
+            };
+            let counts = tenancy["isDenyEnabled"] == true;
+            output.value(&json!({"isDenyEnabled": counts}), |rows| {
+                rows.push((
+                    output.lang.pick("deny statements", "deny 文").to_owned(),
+                    match counts {
+                        true => output.lang.pick("on", "有効"),
+                        false => output.lang.pick("off", "無効"),
+                    }
+                    .to_owned(),
+                ));
+            })
+        }
         PolicyCommand::Check { .. } => Ok(()),
     }
 }

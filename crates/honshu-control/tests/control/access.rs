@@ -358,6 +358,81 @@ async fn every_problem_of_every_statement_is_told_with_its_column() {
 }
 
 #[tokio::test]
+async fn deny_statements_count_while_the_tenancy_has_them_on() {
+    let house = House::new().await;
+    let tenancy = house.root.as_str().to_owned();
+    let set = |on| oci::UpdateTenancyDetails {
+        is_deny_enabled: Some(on),
+    };
+    let deny = oci::CreatePolicyDetails {
+        compartment_id: tenancy.clone(),
+        name: "p".to_owned(),
+        description: "d".to_owned(),
+        statements: vec!["deny any-user to use generative-ai-chat in tenancy".to_owned()],
+        version_date: None,
+        freeform_tags: None,
+        defined_tags: None,
+    };
+    let denied = || async {
+        house
+            .control
+            .create_policy(&house.ctx(), deny.clone(), None)
+            .await
+    };
+    assert!(
+        !house
+            .control
+            .get_tenancy(&house.ctx(), &tenancy)
+            .unwrap()
+            .is_deny_enabled
+    );
+    let error = denied().await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("honshu policy settings --deny on"),
+        "{error}"
+    );
+    let shown = house
+        .control
+        .update_tenancy(&house.ctx(), &tenancy, set(true))
+        .await
+        .unwrap();
+    assert!(shown.is_deny_enabled);
+    denied().await.unwrap();
+    let nothing = oci::UpdateTenancyDetails::default();
+    let shown = house
+        .control
+        .update_tenancy(&house.ctx(), &tenancy, nothing)
+        .await
+        .unwrap();
+    assert!(shown.is_deny_enabled, "what is not named stays");
+    assert_eq!(
+        house.control.get_tenancy(&house.ctx(), &tenancy).unwrap(),
+        shown
+    );
+    house
+        .control
+        .update_tenancy(&house.ctx(), &tenancy, set(false))
+        .await
+        .unwrap();
+    assert!(
+        !house
+            .control
+            .get_tenancy(&house.ctx(), &tenancy)
+            .unwrap()
+            .is_deny_enabled
+    );
+    let other = "ocid1.tenancy.oc1..other";
+    let error = house
+        .control
+        .update_tenancy(&house.ctx(), other, set(true))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn the_administrators_cannot_lock_themselves_out() {
     let house = House::new().await;
     let asked = ListPolicies {

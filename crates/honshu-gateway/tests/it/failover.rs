@@ -73,12 +73,10 @@ async fn the_table_of_failures_before_the_first_event() {
         };
         let backend = failing();
         let world = World::new(model(MODEL, Arc::clone(&backend) as _));
-        let told = world.ask("x").await;
-        assert_eq!(
-            told.error.unwrap().kind(),
-            error.kind(),
-            "{name}: the last error is told"
-        );
+        let told = world.ask("x").await.error.unwrap();
+        let prompt = (error.kind() == K::ContextLength).then_some("input");
+        assert_eq!(told.param(), prompt, "{name}: the caller's field is named");
+        assert_eq!(told.kind(), error.kind(), "{name}: the last error is told");
         assert_eq!(backend.calls(), alone, "{name}: tries of one deployment");
         assert_eq!(world.row().await.attempts, alone, "{name}");
 

@@ -1,6 +1,6 @@
 //! What happens before a backend is called.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use honshu_domain::{Demand, ErrorKind, Retry};
 use honshu_gateway::Limits;
@@ -124,8 +124,7 @@ async fn hints_that_a_backend_does_not_honour_are_named() {
     ));
     let mut asks = request(MODEL, "x");
     asks.hints = vec!["service_tier".into(), "tools[3]".into()];
-    let log = Log::default();
-    let _guard = log.capture();
+    let log = Log::of_this_process();
     let run = world.generate(call(), asks).await.unwrap();
     assert_eq!(run.facts.ignored, ["service_tier", "tools[3]"]);
     drop(run);
@@ -133,7 +132,7 @@ async fn hints_that_a_backend_does_not_honour_are_named() {
     let lines = log.lines();
     assert!(
         lines.contains(r#""ignored":"service_tier, tools[3]""#),
-        "{lines}"
+        "no line names what this test's request had ignored"
     );
 }
 
@@ -152,14 +151,20 @@ async fn a_hint_that_a_backend_acts_on_is_not_called_ignored() {
 struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// From here to the end of the guard this thread logs into it.
-    fn capture(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .with_writer(move || log.clone())
-            .finish();
-        tracing::subscriber::set_default(subscriber)
+    /// What all tests of this process log. A logger for one thread would miss lines now and then, as threads
+    /// without one decide for all that nobody listens.
+    fn of_this_process() -> Self {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        LOG.get_or_init(|| {
+            let log = Self::default();
+            let writer = log.clone();
+            tracing_subscriber::fmt()
+                .json()
+                .with_writer(move || writer.clone())
+                .init();
+            log
+        })
+        .clone()
     }
 
     fn lines(&self) -> String {

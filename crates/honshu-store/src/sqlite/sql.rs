@@ -81,6 +81,14 @@ fn make(connection: &Connection, change: &Change) -> Result<()> {
             params![row.id.as_str(), row.name, row.home_region, row.deny_enabled, row.created.as_micros()],
         )
         .map(drop),
+        Change::PutTenancy(row) => match run(
+            connection,
+            "UPDATE tenancy SET name = ?2, deny_enabled = ?3 WHERE id = ?1",
+            params![row.id.as_str(), row.name, row.deny_enabled],
+        )? {
+            0 => Err(StoreError::NotFound),
+            _ => Ok(()),
+        },
         Change::InsertCompartment(row) => run(
             connection,
             "INSERT INTO compartments (id, parent, name, name_folded, description, freeform_tags, defined_tags, created, updated, version)

@@ -163,6 +163,8 @@ pub struct Tenancy {
     pub description: Option<String>,
     /// The three-letter key of the home region.
     pub home_region_key: String,
+    /// Whether deny statements count. Honshu's own: OCI has this switch in its console only.
+    pub is_deny_enabled: bool,
     /// Identity provider compatibility name: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upi_idcs_compatibility_layer_endpoint: Option<String>,
@@ -172,6 +174,15 @@ pub struct Tenancy {
     /// Tags.
     #[serde(default)]
     pub defined_tags: DefinedTags,
+}
+
+/// Body of UpdateTenancy, an operation of Honshu's own: absent fields stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateTenancyDetails {
+    /// Whether deny statements count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_deny_enabled: Option<bool>,
 }
 
 /// A region as ListRegions answers it.
@@ -234,6 +245,14 @@ impl Details for CreatePolicyDetails {
             version_date: fields.text("versionDate"),
             freeform_tags: fields.freeform_tags(),
             defined_tags: fields.defined_tags(),
+        }
+    }
+}
+
+impl Details for UpdateTenancyDetails {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        Self {
+            is_deny_enabled: fields.flag("isDenyEnabled"),
         }
     }
 }

@@ -23,7 +23,7 @@ pub use api_keys::{
 };
 pub use identity::{
     Compartment, CreateCompartmentDetails, CreatePolicyDetails, Policy, Region, RegionSubscription,
-    Tenancy, UpdateCompartmentDetails, UpdatePolicyDetails,
+    Tenancy, UpdateCompartmentDetails, UpdatePolicyDetails, UpdateTenancyDetails,
 };
 pub use models::{Model, ModelCollection, ModelSummary};
 pub use read::{BODY_DEPTH_MAX, Details, Fields, parse};

@@ -108,6 +108,20 @@ impl Fields<'_> {
         }
     }
 
+    /// A truth value that may be absent or null.
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        match self.present(name)? {
+            Value::Bool(flag) => Some(*flag),
+            other => {
+                self.problem(
+                    name,
+                    format!("true or false is expected, not {}", kind_of(other)),
+                );
+                None
+            }
+        }
+    }
+
     /// A text that must be there.
     pub fn required_text(&self, name: &str) -> String {
         if self.present(name).is_none() {
