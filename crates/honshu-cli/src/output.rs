@@ -112,6 +112,15 @@ impl Output {
         self.say(self.lang.pick(en, ja));
     }
 
+    /// Says that something was done which leaves nothing to show: to a person in words, to a program as `value`.
+    pub(crate) fn done(&self, value: &Value, en: &str, ja: &str) -> Result<()> {
+        self.tell(en, ja);
+        match self.format {
+            Format::Json => self.json(value),
+            Format::Table => Ok(()),
+        }
+    }
+
     /// Says why a command failed.
     pub(crate) fn failure(&self, failure: &Failure) {
         if failure.message.is_empty() {

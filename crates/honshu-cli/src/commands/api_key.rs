@@ -123,16 +123,19 @@ pub(crate) async fn run(api: &Api, command: ApiKeyCommand, output: &Output) -> R
                 &json!({"compartmentId": compartment}),
             )
             .await?;
-            output.tell("The key is moved.", "APIキーを移動しました。");
-            Ok(())
+            output.done(
+                &json!({"id": key.api_key_id, "compartmentId": compartment}),
+                "The key is moved.",
+                "APIキーを移動しました。",
+            )
         }
         ApiKeyCommand::Delete(id) => {
             api.delete(&path(&id.api_key_id)).await?;
-            output.tell(
+            output.done(
+                &json!({"id": id.api_key_id, "deleted": true}),
                 "The key is deleted; both secrets are refused from now on.",
                 "APIキーを削除しました。どちらのキーも以後は使えません。",
-            );
-            Ok(())
+            )
         }
     }
 }

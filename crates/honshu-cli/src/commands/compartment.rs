@@ -53,11 +53,11 @@ pub(crate) async fn run(api: &Api, command: CompartmentCommand, output: &Output)
             let id = resolve(api, &compartment).await?;
             api.delete(&format!("/20160918/compartments/{}", escape(&id)))
                 .await?;
-            output.tell(
+            output.done(
+                &json!({"id": id, "deleted": true}),
                 "The compartment is deleted.",
                 "コンパートメントを削除しました。",
-            );
-            Ok(())
+            )
         }
     }
 }

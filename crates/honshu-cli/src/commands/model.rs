@@ -41,10 +41,11 @@ pub(crate) fn run(global: &Global, command: ModelCommand, output: &Output) -> Re
         ModelCommand::Remove { model } => {
             let removed = open(&data_dir)?.remove(&model)?;
             let freed = size(removed.bytes_freed);
-            output.say(output.lang.pick(
-                format!("Removed {model}; {freed} are free again."),
-                format!("{model} を削除しました。{freed} が空きました。"),
-            ));
+            output.done(
+                &json!({"name": model, "deleted": true, "bytesFreed": removed.bytes_freed}),
+                &format!("Removed {model}; {freed} are free again."),
+                &format!("{model} を削除しました。{freed} が空きました。"),
+            )?;
         }
         ModelCommand::Show { model } => {
             let value = match open(&data_dir)?.find(&model) {

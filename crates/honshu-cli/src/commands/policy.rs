@@ -110,8 +110,11 @@ async fn call(api: &Api, command: PolicyCommand, output: &Output) -> Result<()> 
         }
         PolicyCommand::Delete { policy_id } => {
             api.delete(&path(&policy_id)).await?;
-            output.tell("The policy is deleted.", "ポリシーを削除しました。");
-            Ok(())
+            output.done(
+                &json!({"id": policy_id, "deleted": true}),
+                "The policy is deleted.",
+                "ポリシーを削除しました。",
+            )
         }
         PolicyCommand::Settings { deny } => {
             let path = format!("/20160918/tenancies/{}", escape(&api.profile.tenancy));
