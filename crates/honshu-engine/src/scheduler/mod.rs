@@ -34,6 +34,8 @@ const PREFIX_MIN: u32 = 16;
 const PREFIX_AWAITED_MIN: u32 = 32;
 /// Below this many rows the fused attention kernel takes its slow path, so prompt chunks should not be smaller.
 const FLASH_ROWS_MIN: u32 = 64;
+/// The smallest chunk of a prompt, however slow the machine is, so that prompts come to an end.
+const CHUNK_MIN: u32 = 16;
 
 /// A context that is ready for the engine.
 pub(crate) struct Started {
@@ -41,21 +43,18 @@ pub(crate) struct Started {
     pub flash_attention: bool,
 }
 
-/// Makes the context. On a CPU the automatic choice is plain attention: the fused kernel is up to 40% faster for
-/// prompts, but two to four times slower for single tokens over long or shared contexts. On a GPU it is fused.
+/// Makes the context.
+///
+/// The automatic choice is fused attention. The plain kernel multiplies every row with every used cell of the pool and
+/// throws away what belongs to other sequences, so it becomes slower with every idle prefix that is kept; the fused one
+/// skips them. Only for a nearly empty pool and on some processors is the plain one faster for single tokens.
 pub(crate) fn start_context(
     model: &Arc<sys::Model>,
     opts: &LoadOptions,
     n_ctx: u32,
     abort: &Arc<AtomicBool>,
 ) -> Result<Started, String> {
-    let gpu =
-        cfg!(any(feature = "cuda", feature = "vulkan", feature = "metal")) && opts.gpu_layers != 0;
-    let flash_attention = match opts.flash_attention {
-        FlashAttention::On => true,
-        FlashAttention::Off => false,
-        FlashAttention::Auto => gpu,
-    };
+    let flash_attention = opts.flash_attention != FlashAttention::Off;
     let params = sys::ContextParams {
         n_ctx,
         n_seq_max: sequences(opts),
@@ -143,7 +142,7 @@ impl Engine {
         let least = if started.flash_attention {
             FLASH_ROWS_MIN
         } else {
-            16
+            CHUNK_MIN
         };
         Self {
             slots: (0..sequences).map(|_| Slot::Empty).collect(),
