@@ -6,6 +6,7 @@
 mod active;
 mod budget;
 mod cells;
+mod machine;
 mod placing;
 mod queue;
 mod threads;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use active::{Active, End};
 use budget::Budget;
 use cells::Cells;
+use machine::IdleCores;
 use queue::Queue;
 use threads::{Kind, Threads};
 
@@ -115,6 +117,7 @@ pub(crate) struct Engine {
     budget: Budget,
     decode_threads: Threads,
     prompt_threads: Threads,
+    idle_cores: IdleCores,
     batch: sys::Batch,
     scratch: Scratch,
     mask: TokenMask,
@@ -152,6 +155,7 @@ impl Engine {
             budget: Budget::new(opts.token_gap_target, least, context.n_batch()),
             decode_threads: Threads::new(Kind::Decode, opts.threads(), Instant::now()),
             prompt_threads: Threads::new(Kind::Prompt, opts.threads(), Instant::now()),
+            idle_cores: IdleCores::default(),
             batch: sys::Batch::default(),
             scratch: Scratch::default(),
             mask: TokenMask::new(model.n_vocab()),
@@ -502,16 +506,20 @@ impl Engine {
                 return self.fail(&shares, &EngineError::Decode { code });
             }
         }
+        let now = Instant::now();
+        if let Some(idle) = self.idle_cores.sample(now) {
+            self.decode_threads.idle_cores(idle, now);
+            self.prompt_threads.idle_cores(idle, now);
+        }
         let is_decode = |share: &&Share| share.tokens == 1 && share.output.is_some();
         let decoded = u32::try_from(shares.iter().filter(is_decode).count()).unwrap_or(0);
         let prompt_tokens = shares.iter().map(|s| s.tokens).sum::<u32>() - decoded;
         let took = started.elapsed();
         self.budget.learn(took, prompt_tokens, decoded);
         if prompt_tokens == 0 {
-            self.decode_threads.learn(decoded, took, Instant::now());
+            self.decode_threads.learn(decoded, took, now);
         } else if prompt_tokens >= 32 {
-            self.prompt_threads
-                .learn(1, took * 64 / prompt_tokens, Instant::now());
+            self.prompt_threads.learn(1, took * 64 / prompt_tokens, now);
         }
         counters
             .prompt_tokens_computed
