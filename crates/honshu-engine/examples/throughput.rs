@@ -68,8 +68,36 @@ fn main() {
             cpu * 1e3 / f64::from(tokens)
         );
     }
+    for context in [256, 1024] {
+        long_contexts(&model, context);
+    }
     shared_prefix(&model);
     worst_gap(&model);
+}
+
+/// Decoding over long unlike contexts, their prefill left out.
+fn long_contexts(model: &LoadedModel, context: usize) {
+    let submit = |i: u64| {
+        let salt = 40_000 + context as u64 + i;
+        model
+            .submit(job(model, words(model, salt, context), salt, 48))
+            .unwrap()
+    };
+    let mut jobs: Vec<JobEvents> = (0..4).map(submit).collect();
+    for events in &mut jobs {
+        while !matches!(events.recv(), Some(JobEvent::Text { .. }) | None) {}
+    }
+    let (started, cpu, decoded) = (Instant::now(), cpu_seconds(), model.stats().tokens_decoded);
+    jobs.into_iter().for_each(|events| {
+        count(events);
+    });
+    let tokens = (model.stats().tokens_decoded - decoded).max(1) as f64;
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    println!(
+        "4 contexts of {context}: {:.1} tokens/s, {:.2} cpu ms/token",
+        tokens / seconds,
+        cpu * 1e3 / tokens
+    );
 }
 
 fn shared_prefix(model: &LoadedModel) {

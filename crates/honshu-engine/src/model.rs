@@ -17,11 +17,11 @@ use crate::selftest::CpuMode;
 use crate::sys;
 use crate::{estimate, gguf};
 
-/// Whether attention is computed by the fused kernel. Which is faster depends on model and processor: on a CPU the
-/// fused kernel is quick for prompts and slow for long contexts of few rows.
+/// Whether attention is computed by the fused kernel. It skips the cells of other sequences, which the plain one does
+/// not; on processors with AMX the plain one is faster for single tokens while the KV cache is nearly empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FlashAttention {
-    /// A short measurement at load decides.
+    /// What is faster once the KV cache has filled: fused.
     #[default]
     Auto,
     /// Always.

@@ -496,6 +496,37 @@ fn a_slow_reader_pauses_its_own_sequence_only() {
 }
 
 #[test]
+fn readers_that_stopped_reading_do_not_hold_every_place() {
+    for kv_layout in [KvLayout::Pool, KvLayout::Parts] {
+        let model = load(&LoadOptions {
+            n_seq_max: 2,
+            kv_layout,
+            queue_deadline: Duration::from_secs(5),
+            ..options()
+        });
+        let job = |salt, max_tokens| Job {
+            max_tokens: Some(max_tokens),
+            ..endless(&model, salt)
+        };
+        let slow: Vec<JobEvents> = (1..=2)
+            .map(|salt| model.submit(job(salt, 200)).unwrap())
+            .collect();
+        wait_until("pausing", || {
+            let before = model.stats().steps;
+            std::thread::sleep(Duration::from_millis(100));
+            model.stats().steps == before && before > 100
+        });
+        let quick = read(model.submit(job(3, 20)).unwrap());
+        assert_eq!((quick.tokens, quick.failed), (20, None));
+        // And they go on where they were.
+        for events in slow {
+            let answer = read(events);
+            assert_eq!((answer.tokens, answer.failed), (200, None));
+        }
+    }
+}
+
+#[test]
 fn equal_seeds_give_equal_answers() {
     let model = load(&LoadOptions {
         n_seq_max: 1,

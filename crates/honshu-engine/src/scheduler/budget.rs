@@ -7,6 +7,7 @@ use std::time::Duration;
 pub(crate) struct Budget {
     target_ms: f64,
     most: u32,
+    /// Smaller chunks cost as much as this one, so it is taken as long as it takes no more than twice the target.
     least: u32,
     /// Mean duration of a step that only decodes.
     decode_ms: f64,
@@ -42,7 +43,12 @@ impl Budget {
             reason = "clamped to small numbers first"
         )]
         let tokens = tokens.clamp(0.0, 1e6) as u32;
-        tokens.clamp(self.least, self.most)
+        let least = if self.decode_ms + cost * f64::from(self.least) > self.target_ms * 2.0 {
+            self.least.min(super::CHUNK_MIN)
+        } else {
+            self.least
+        };
+        tokens.clamp(least, self.most)
     }
 
     /// Takes note of a step.
@@ -88,6 +94,22 @@ mod tests {
             assert!(
                 (200.0..=300.0).contains(&last),
                 "{last} ms at {cost} ms a token"
+            );
+        }
+    }
+
+    #[test]
+    fn a_chunk_of_the_least_size_may_take_twice_the_target_and_no_more() {
+        for (cost, expected) in [(3.0, 75), (7.0, 64), (8.0, 28), (40.0, 16)] {
+            let mut budget = Budget::new(Duration::from_millis(250), 64, 512);
+            for _ in 0..60 {
+                budget.learn(Duration::from_millis(20), 0, 4);
+                step(&mut budget, cost, 20.0);
+            }
+            assert!(
+                budget.tokens(true).abs_diff(expected) <= 2,
+                "{} tokens at {cost} ms a token",
+                budget.tokens(true)
             );
         }
     }

@@ -1,12 +1,13 @@
 //! The engine's thread: who runs, what a step computes, what stays in the KV cache.
 //!
 //! Each turn of the loop takes new jobs, admits those that fit, computes one batch (a token for every running answer,
-//! then chunks of prompts) and samples. It sleeps when there is nothing to compute. Prefixes are found by comparing
-//! with every sequence in the cache: there are at most a few dozen, so this costs less than keeping a tree would.
+//! then chunks of prompts) and samples. It sleeps when there is nothing to compute.
 
 mod active;
 mod budget;
 mod cells;
+mod machine;
+mod placing;
 mod queue;
 mod threads;
 
@@ -17,14 +18,13 @@ use std::time::{Duration, Instant};
 use active::{Active, End};
 use budget::Budget;
 use cells::Cells;
-use queue::{Queue, Verdict};
+use machine::IdleCores;
+use queue::Queue;
 use threads::{Kind, Threads};
 
 use crate::error::EngineError;
 use crate::job::{FinishReason, JobEvent, Token, TokenMask};
-use crate::model::{
-    FlashAttention, KvLayout, LoadOptions, Shared, Submitted, Vocabulary, retry_after,
-};
+use crate::model::{FlashAttention, KvLayout, LoadOptions, Shared, Vocabulary, retry_after};
 use crate::sampler::Scratch;
 use crate::sys::{self, DecodeError};
 
@@ -36,6 +36,8 @@ const PREFIX_MIN: u32 = 16;
 const PREFIX_AWAITED_MIN: u32 = 32;
 /// Below this many rows the fused attention kernel takes its slow path, so prompt chunks should not be smaller.
 const FLASH_ROWS_MIN: u32 = 64;
+/// The smallest chunk of a prompt, however slow the machine is, so that prompts come to an end.
+const CHUNK_MIN: u32 = 16;
 
 /// A context that is ready for the engine.
 pub(crate) struct Started {
@@ -43,21 +45,18 @@ pub(crate) struct Started {
     pub flash_attention: bool,
 }
 
-/// Makes the context. On a CPU the automatic choice is plain attention: the fused kernel is up to 40% faster for
-/// prompts, but two to four times slower for single tokens over long or shared contexts. On a GPU it is fused.
+/// Makes the context.
+///
+/// The automatic choice is fused attention. The plain kernel multiplies every row with every used cell of the pool and
+/// throws away what belongs to other sequences, so it becomes slower with every idle prefix that is kept; the fused one
+/// skips them. Only for a nearly empty pool and on some processors is the plain one faster for single tokens.
 pub(crate) fn start_context(
     model: &Arc<sys::Model>,
     opts: &LoadOptions,
     n_ctx: u32,
     abort: &Arc<AtomicBool>,
 ) -> Result<Started, String> {
-    let gpu =
-        cfg!(any(feature = "cuda", feature = "vulkan", feature = "metal")) && opts.gpu_layers != 0;
-    let flash_attention = match opts.flash_attention {
-        FlashAttention::On => true,
-        FlashAttention::Off => false,
-        FlashAttention::Auto => gpu,
-    };
+    let flash_attention = opts.flash_attention != FlashAttention::Off;
     let params = sys::ContextParams {
         n_ctx,
         n_seq_max: sequences(opts),
@@ -109,7 +108,7 @@ pub(crate) struct Engine {
     slots: Vec<Slot>,
     cells: Cells,
     queue: Queue,
-    /// Answers that lost their cells; they come back before anybody new.
+    /// Answers that lost their place; they come back before anybody new.
     #[expect(
         clippy::vec_box,
         reason = "a running answer moves between slots and this list without being copied"
@@ -118,6 +117,7 @@ pub(crate) struct Engine {
     budget: Budget,
     decode_threads: Threads,
     prompt_threads: Threads,
+    idle_cores: IdleCores,
     batch: sys::Batch,
     scratch: Scratch,
     mask: TokenMask,
@@ -145,7 +145,7 @@ impl Engine {
         let least = if started.flash_attention {
             FLASH_ROWS_MIN
         } else {
-            16
+            CHUNK_MIN
         };
         Self {
             slots: (0..sequences).map(|_| Slot::Empty).collect(),
@@ -155,6 +155,7 @@ impl Engine {
             budget: Budget::new(opts.token_gap_target, least, context.n_batch()),
             decode_threads: Threads::new(Kind::Decode, opts.threads(), Instant::now()),
             prompt_threads: Threads::new(Kind::Prompt, opts.threads(), Instant::now()),
+            idle_cores: IdleCores::default(),
             batch: sys::Batch::default(),
             scratch: Scratch::default(),
             mask: TokenMask::new(model.n_vocab()),
@@ -326,197 +327,6 @@ impl Engine {
         active.end(end);
     }
 
-    /// Gives free places to those whose turn it is.
-    fn admit(&mut self) {
-        while self.running().count() < self.places {
-            if let Some(active) = self.preempted.first() {
-                if self.running().next().is_some() && !self.fits(active.length() + active.reserve())
-                {
-                    return;
-                }
-                let active = self.preempted.remove(0);
-                self.place(active);
-                continue;
-            }
-            let mut queue = std::mem::take(&mut self.queue);
-            let anybody = self.running().next().is_some();
-            let taken = queue.pop(|job| {
-                if job.events.is_cancelled() {
-                    return Verdict::Later;
-                }
-                let (_, found) = self.best_prefix(&job.job.prompt, job.job.salt);
-                if self.promised_prefix(job) >= found + PREFIX_AWAITED_MIN {
-                    return Verdict::Later;
-                }
-                let prompt = u32::try_from(job.job.prompt.len()).unwrap_or(u32::MAX);
-                let output = job
-                    .job
-                    .max_tokens
-                    .unwrap_or(OUTPUT_RESERVED)
-                    .min(OUTPUT_RESERVED);
-                // A found prefix of a running job is shared; one of an idle job counts as new, for it may be evicted.
-                let shared = self.best_running_prefix(&job.job.prompt, job.job.salt);
-                if anybody && !self.fits(prompt - shared.min(prompt) + output) {
-                    Verdict::Stop
-                } else {
-                    Verdict::Take
-                }
-            });
-            self.queue = queue;
-            let Some(taken) = taken else { return };
-            self.left_queue(1);
-            self.clock += 1;
-            let active = Box::new(Active::new(taken, self.clock, self.limit));
-            self.place(active);
-        }
-    }
-
-    /// Whether a new job finds so many cells beside those that run, when all idle prefixes are evicted.
-    fn fits(&self, needed: u32) -> bool {
-        if !self.pool {
-            return true;
-        }
-        let held = self.cells.used_by(self.running().map(|(index, _)| index));
-        let promised: u32 = self
-            .running()
-            .map(|(index, active)| {
-                active.length() - self.context.length(seq(index)).min(active.length())
-                    + active.reserve()
-            })
-            .sum();
-        held.saturating_add(promised).saturating_add(needed) <= self.context.n_ctx()
-    }
-
-    fn computed(&self, index: usize) -> Option<(&[Token], u64)> {
-        match &self.slots[index] {
-            Slot::Empty => None,
-            Slot::Idle { tokens, salt, .. } => Some((tokens, *salt)),
-            Slot::Running(active) => {
-                let length = (self.context.length(seq(index)) as usize).min(active.tokens.len());
-                Some((&active.tokens[..length], active.salt))
-            }
-        }
-    }
-
-    /// The slot with the longest computed beginning of a prompt. The prompt's last token is always computed again,
-    /// because its logits are needed.
-    fn best_prefix(&self, prompt: &[Token], salt: u64) -> (usize, u32) {
-        let mut best = (0, 0);
-        if !self.shares_prefixes {
-            return best;
-        }
-        for index in 0..self.slots.len() {
-            let Some((tokens, of)) = self.computed(index) else {
-                continue;
-            };
-            let length = common(tokens, prompt)
-                .min(u32::try_from(prompt.len()).unwrap_or(0).saturating_sub(1));
-            if of == salt && length >= PREFIX_MIN && length > best.1 {
-                best = (index, length);
-            }
-        }
-        best
-    }
-
-    fn best_running_prefix(&self, prompt: &[Token], salt: u64) -> u32 {
-        let of = |(index, active): (usize, &Active)| {
-            let length = (self.context.length(seq(index)) as usize).min(active.tokens.len());
-            if active.salt == salt {
-                common(&active.tokens[..length], prompt)
-            } else {
-                0
-            }
-        };
-        if self.shares_prefixes {
-            self.running().map(of).max().unwrap_or(0)
-        } else {
-            0
-        }
-    }
-
-    /// How much of a job's prompt running jobs are about to compute.
-    fn promised_prefix(&self, job: &Submitted) -> u32 {
-        if !self.shares_prefixes {
-            return 0;
-        }
-        self.running()
-            .filter(|(index, active)| {
-                active.salt == job.job.salt
-                    && self.context.length(seq(*index)) + 1 < active.length()
-            })
-            .map(|(_, active)| common(&active.tokens, &job.job.prompt))
-            .max()
-            .unwrap_or(0)
-            .min(
-                u32::try_from(job.job.prompt.len())
-                    .unwrap_or(0)
-                    .saturating_sub(1),
-            )
-    }
-
-    /// Gives a job a slot that begins with as much of its prompt as is computed.
-    fn place(&mut self, mut active: Box<Active>) {
-        let (source, length) = self.best_prefix(&active.tokens, active.salt);
-        let idle_whole = matches!(&self.slots[source], Slot::Idle { tokens, .. } if tokens.len() == length as usize);
-        let index = if length > 0 && idle_whole {
-            // The prompt goes on where an idle sequence ended.
-            source
-        } else {
-            let keep = (length > 0).then_some(source);
-            let free = self.free_slot(keep);
-            let index = free.unwrap_or(source);
-            if free.is_some() && length > 0 && self.context.share(seq(source), seq(index), length) {
-                self.cells.share(source, index, length);
-            }
-            index
-        };
-        if let Slot::Idle { used, .. } = &mut self.slots[source] {
-            self.clock += 1;
-            *used = self.clock;
-        }
-        if self.context.length(seq(index)) > length {
-            self.context.truncate(seq(index), length);
-        }
-        let length = self.context.length(seq(index));
-        self.cells.set_length(index, length);
-        let counters = &self.shared.counters;
-        if length > 0 && !active.announced {
-            counters.prefix_hits.fetch_add(1, Ordering::Relaxed);
-            counters
-                .prompt_tokens_shared
-                .fetch_add(length.into(), Ordering::Relaxed);
-        }
-        active.announce(length);
-        self.slots[index] = Slot::Running(active);
-    }
-
-    /// An empty slot; if there is none, the least recently used idle one, emptied, but not `keep`. `None` only if
-    /// `keep` is the last that is not running.
-    fn free_slot(&mut self, keep: Option<usize>) -> Option<usize> {
-        if let Some(index) = self
-            .slots
-            .iter()
-            .position(|slot| matches!(slot, Slot::Empty))
-        {
-            return Some(index);
-        }
-        let index = self.oldest_idle(keep)?;
-        self.empty(index);
-        Some(index)
-    }
-
-    fn oldest_idle(&self, keep: Option<usize>) -> Option<usize> {
-        let idle = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter_map(|(index, slot)| match slot {
-                Slot::Idle { used, .. } if Some(index) != keep => Some((*used, index)),
-                _ => None,
-            });
-        idle.min().map(|(_, index)| index)
-    }
-
     /// Fills the batch: one token for each running answer, then prompts, the shortest rest first but the oldest
     /// always with at least half of the budget.
     fn compose(&mut self) -> Vec<Share> {
@@ -615,28 +425,39 @@ impl Engine {
         true
     }
 
-    /// Takes the cells of the youngest running job. A lone job is never preempted: it fits, as submit has checked.
+    /// Takes the cells of a running job: one whose reader lags, else the youngest. A lone job is never preempted: it
+    /// fits, as submit has checked.
     fn preempt(&mut self) -> bool {
         if self.running().count() < 2 {
             return false;
         }
-        let Some((_, index)) = self
+        let last = self
             .running()
-            .map(|(index, active)| (active.order, index))
-            .max()
-        else {
+            .map(|(index, active)| (active.events.must_pause(), active.order, index))
+            .max();
+        let Some((_, _, index)) = last else {
             return false;
         };
-        if let Slot::Running(active) = std::mem::replace(&mut self.slots[index], Slot::Empty) {
-            self.shared
-                .counters
-                .preempted
-                .fetch_add(1, Ordering::Relaxed);
+        self.park(index);
+        self.empty(index);
+        self.shared
+            .counters
+            .preempted
+            .fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Takes a running job's place; what it computed stays for as long as nobody needs the cells.
+    fn park(&mut self, index: usize) {
+        let Slot::Running(active) = &self.slots[index] else {
+            return;
+        };
+        let tokens = active.tokens.clone();
+        if let Some(mut active) = self.release(index) {
+            active.tokens = tokens;
             self.preempted.push(active);
             self.preempted.sort_by_key(|active| active.order);
         }
-        self.empty(index);
-        true
     }
 
     fn compute(&mut self, shares: Vec<Share>) {
@@ -685,16 +506,20 @@ impl Engine {
                 return self.fail(&shares, &EngineError::Decode { code });
             }
         }
+        let now = Instant::now();
+        if let Some(idle) = self.idle_cores.sample(now) {
+            self.decode_threads.idle_cores(idle, now);
+            self.prompt_threads.idle_cores(idle, now);
+        }
         let is_decode = |share: &&Share| share.tokens == 1 && share.output.is_some();
         let decoded = u32::try_from(shares.iter().filter(is_decode).count()).unwrap_or(0);
         let prompt_tokens = shares.iter().map(|s| s.tokens).sum::<u32>() - decoded;
         let took = started.elapsed();
         self.budget.learn(took, prompt_tokens, decoded);
         if prompt_tokens == 0 {
-            self.decode_threads.learn(decoded, took, Instant::now());
+            self.decode_threads.learn(decoded, took, now);
         } else if prompt_tokens >= 32 {
-            self.prompt_threads
-                .learn(1, took * 64 / prompt_tokens, Instant::now());
+            self.prompt_threads.learn(1, took * 64 / prompt_tokens, now);
         }
         counters
             .prompt_tokens_computed
@@ -734,22 +559,4 @@ impl Engine {
 /// A slot's index is its sequence id; there are at most 256.
 fn seq(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
-}
-
-/// Length of the common beginning.
-fn common(a: &[Token], b: &[Token]) -> u32 {
-    // Blocks first: comparing them is one call of memcmp.
-    const BLOCK: usize = 64;
-    let blocks = a
-        .chunks_exact(BLOCK)
-        .zip(b.chunks_exact(BLOCK))
-        .take_while(|(x, y)| x == y)
-        .count()
-        * BLOCK;
-    let rest = a[blocks..]
-        .iter()
-        .zip(&b[blocks..])
-        .take_while(|(x, y)| x == y)
-        .count();
-    u32::try_from(blocks + rest).unwrap_or(u32::MAX)
 }

@@ -75,6 +75,10 @@ impl Queue {
         None
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.values().all(|lane| lane.jobs.is_empty())
+    }
+
     /// Removes jobs that waited too long and jobs without a reader.
     pub(crate) fn sweep(&mut self, now: Instant, deadline: Duration) -> Vec<Submitted> {
         let mut out = Vec::new();

@@ -37,6 +37,8 @@ const PAUSE_LESS_MAX: Duration = Duration::from_secs(8);
 /// Pause before more threads are tried; doubled each time that turned out wrong.
 const PAUSE_MORE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MORE_MAX: Duration = Duration::from_secs(60);
+/// Part of a processor that must be idle for each additional thread.
+const IDLE_ENOUGH: f64 = 0.7;
 /// A trial must be this much faster to be believed.
 const BETTER: f64 = 0.85;
 
@@ -60,6 +62,8 @@ pub(crate) struct Threads {
     pause_less: Duration,
     next_more: Instant,
     pause_more: Duration,
+    /// When more threads were last tried in vain.
+    failed_more: Option<Instant>,
 }
 
 impl Threads {
@@ -76,6 +80,7 @@ impl Threads {
             pause_less: PAUSE_LESS_MIN,
             next_more: now,
             pause_more: PAUSE_MORE_MIN,
+            failed_more: None,
         }
     }
 
@@ -84,6 +89,16 @@ impl Threads {
         self.trial
             .as_ref()
             .map_or(self.current, |trial| trial.threads)
+    }
+
+    /// Takes note of how many processors are idle while the engine computes. When there are enough for a trial with
+    /// more threads, it need not wait for its turn; what fails all the same is not repeated for a second.
+    pub(crate) fn idle_cores(&mut self, idle: f64, now: Instant) {
+        let more = (self.current * 2).min(self.most) - self.current;
+        if self.trial.is_none() && more > 0 && idle >= f64::from(more) * IDLE_ENOUGH {
+            let soonest = self.failed_more.map_or(now, |at| at + PAUSE_MORE_MIN);
+            self.next_more = self.next_more.min(soonest);
+        }
     }
 
     /// Takes note of a step of this kind: for decoding its duration, for prompts the duration for a fixed number of
@@ -141,6 +156,9 @@ impl Threads {
 
     fn conclude(&mut self, threads: u32, mean_ms: f64, better: bool, now: Instant) {
         let more = threads > self.current;
+        if more {
+            self.failed_more = (!better).then_some(now);
+        }
         if better {
             tracing::debug!(
                 from = self.current,
@@ -223,6 +241,40 @@ mod tests {
         });
         let two = used.iter().filter(|n| **n == 2).count();
         assert!(two < 200, "{two} of 3000 steps with two threads");
+    }
+
+    #[test]
+    fn an_idle_machine_is_noticed_without_waiting_for_the_pause() {
+        let mut now = Instant::now();
+        let mut threads = Threads::new(Kind::Decode, 2, now);
+        run(&mut threads, &mut now, 20, |n| 20.0 / f64::from(n));
+        // A neighbour for so long that trials have become rare.
+        let busy = |n: u32| if n == 1 { 20.0 } else { 400.0 };
+        run(&mut threads, &mut now, 4000, busy);
+        assert_eq!(threads.current, 1);
+        let quiet = |n: u32| 20.0 / f64::from(n);
+        let slept = run(&mut threads, &mut now, 50, quiet);
+        assert!(slept.iter().all(|n| *n == 1), "the pause is over by chance");
+        threads.idle_cores(0.4, now);
+        run(&mut threads, &mut now, 50, quiet);
+        assert_eq!(threads.current, 1);
+        threads.idle_cores(0.9, now);
+        run(&mut threads, &mut now, 50, quiet);
+        assert_eq!(threads.current, 2);
+    }
+
+    #[test]
+    fn an_idle_machine_on_which_more_threads_lose_is_not_tried_all_the_time() {
+        let mut now = Instant::now();
+        let mut threads = Threads::new(Kind::Decode, 2, now);
+        let used: usize = (0..2000)
+            .map(|_| {
+                threads.idle_cores(1.0, now);
+                let worse = |n: u32| if n == 1 { 10.0 } else { 30.0 };
+                usize::from(run(&mut threads, &mut now, 1, worse)[0] == 2)
+            })
+            .sum();
+        assert!(used < 200, "{used} of 2000 steps with two threads");
     }
 
     #[test]

@@ -227,6 +227,7 @@ impl Context {
             logits: batch.output.as_mut_ptr(),
         };
         self.outputs.clear();
+        super::take_last_error();
         // SAFETY: the context is live and used by one thread; all arrays have `n_tokens` elements and outlive the call;
         // token ids, sequence ids, positions, number of tokens and number of outputs were checked above.
         let code = unsafe { ffi::llama_decode(self.ptr.as_ptr(), raw) };
@@ -244,13 +245,24 @@ impl Context {
                 Ok(())
             }
             1 => Err(DecodeError::NoRoom),
-            -1 => Err(DecodeError::Invalid("llama.cpp refused the batch")),
-            code => {
+            2 => {
                 self.read_lengths();
-                Err(if code == 2 {
-                    DecodeError::Aborted
-                } else {
-                    DecodeError::Failed(code)
+                Err(DecodeError::Aborted)
+            }
+            code => {
+                // The count that is wrong may be ours, so it is replaced, but not before it was written down.
+                let counted = self.lengths.clone();
+                self.read_lengths();
+                tracing::error!(
+                    code,
+                    reason = super::take_last_error(),
+                    ?counted,
+                    held = ?self.lengths,
+                    "llama.cpp did not compute a batch"
+                );
+                Err(match code {
+                    -1 => DecodeError::Invalid("llama.cpp refused the batch"),
+                    code => DecodeError::Failed(code),
                 })
             }
         }
