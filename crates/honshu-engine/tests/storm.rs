@@ -259,7 +259,7 @@ fn weather(layout: KvLayout) -> EngineStats {
     // Both tests of this program may get here first.
     let _ = tracing::subscriber::set_global_default(Complaints);
     let first: u64 = std::env::var("HONSHU_STORM_SEED").map_or(1, |seed| seed.parse().unwrap());
-    let (rounds, count) = if soaking() { (12, 250) } else { (1, 12) };
+    let (rounds, count) = if soaking() { (8, 100) } else { (1, 12) };
     let path = common::model_path();
     let models: Vec<LoadedModel> = (0..2)
         .map(|_| LoadedModel::load(&path, &options(layout)).unwrap())
