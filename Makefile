@@ -65,6 +65,10 @@ bench-gateway: build $(if $(LITELLM),$(CACHE)/litellm/.ready) ## The gateway pat
 	cargo build --release --locked -p honshu-bench
 	bench/gateway.py --honshu $(HONSHU) --kit $(TARGET)/release $(if $(LITELLM),--litellm $(CACHE)/litellm)
 
+.PHONY: bench-engine
+bench-engine: build test-model ## The engine beside llama.cpp's own server, which is built first; ten minutes and more
+	bench/engine.py --honshu $(HONSHU) --model $(HONSHU_TEST_MODEL) --llama-server "$$(bench/build-llama-server $(CACHE)/llama-server)"
+
 .PHONY: deny
 # Not part of `test`: building the tool takes minutes, and only a change of Cargo.lock can change the answer.
 deny: ## Licences, bans and sources of every dependency; before a change of Cargo.lock lands
