@@ -360,6 +360,8 @@ def main():
     parser.add_argument("--verbose", action="store_true", help="print every run as it ends")
     parser.add_argument("--json", type=pathlib.Path, help="write every run there")
     args = parser.parse_args()
+    # Whoever ends this ends the servers too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open(os.environ.get("BENCH_LOG", os.devnull), "ab"))
         servers = [

@@ -18,7 +18,7 @@ pub struct Job {
     pub max_tokens: Option<u32>,
     /// Strings that end the answer; the match itself is not part of the text. Empty strings are refused.
     pub stop: Vec<String>,
-    /// `Some(n)` reports the log-probability of every token with the `n` best alternatives, 0 to 20.
+    /// `Some(n)` reports the log-probability of every token of the text with the `n` best alternatives, 0 to 20.
     pub logprobs: Option<u8>,
     /// Whose turn it is: keys share the engine evenly, by tokens.
     pub fairness_key: u64,
@@ -255,7 +255,7 @@ pub enum JobEvent {
     Text {
         /// The text; empty when only `logprobs` or `tokens` are reported.
         text: String,
-        /// One entry for each token, if the job asked for them.
+        /// One entry for each token of the text, if the job asked for them.
         logprobs: Vec<TokenLogprob>,
         /// Tokens sampled since the last event.
         tokens: u32,

@@ -255,8 +255,10 @@ fn a_full_queue_says_when_to_come_back() {
         options.load.n_seq_max = 1;
         options.load.queue_max = 1;
         let backend = pool.backend_for(&common::model_path(), "narrow", options);
+        // An answer that the model cannot end before its unread events pause it, so that the one place stays taken.
         let mut long = ask("Count to a million.");
-        long.max_output_tokens = Some(400);
+        long.format = schema(r#"{"type":"array","items":{"type":"integer"},"minItems":1000}"#);
+        long.max_output_tokens = Some(1000);
         let mut running: Vec<_> = (0..2)
             .map(|_| backend.generate(attempt(long.clone())))
             .collect();

@@ -292,6 +292,30 @@ fn characters_split_over_tokens_arrive_whole_and_a_constraint_ends_the_answer() 
 }
 
 #[test]
+fn the_bytes_of_the_logprobs_are_the_text() {
+    let model = shared();
+    let mut script = model.tokenize("東京 tower", false, false).unwrap();
+    let control = model.tokenize("<|im_start|>", false, true).unwrap();
+    assert!(control.len() == 1 && model.is_control(control[0]));
+    script.extend(control);
+    script.extend(model.tokenize(" naïve 🗼", false, false).unwrap());
+    let job = Job {
+        constraint: Some(Box::new(Script(script, 0))),
+        logprobs: Some(0),
+        stop: vec!["🗼🗼".into()],
+        ..greedy(chat(model, "Hi"), 99)
+    };
+    let answer = read(model.submit(job).unwrap());
+    assert_eq!(answer.text, "東京 tower naïve 🗼");
+    let bytes: Vec<u8> = answer
+        .logprobs
+        .iter()
+        .flat_map(|l| l.bytes.clone())
+        .collect();
+    assert_eq!(String::from_utf8(bytes).unwrap(), answer.text);
+}
+
+#[test]
 fn a_shared_prefix_is_computed_once_and_only_within_its_salt() {
     let model = load(&LoadOptions {
         n_seq_max: 8,

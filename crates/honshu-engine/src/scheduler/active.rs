@@ -134,16 +134,16 @@ impl Active {
         }
         self.sampler.accept(token);
         self.tokens.push(token);
-        if let Some(logprobs) = logprobs {
-            self.unsent_logprobs
-                .push((self.text.held(), token_logprob(token, logprobs, vocabulary)));
-        }
-        let bytes = if vocabulary.is_control(token) {
-            &[]
+        // A token that is not shown is not reported either: the reported bytes are the text.
+        let shown = if vocabulary.is_control(token) {
+            self.text.push(&[])
         } else {
-            vocabulary.bytes(token)
+            if let Some(logprobs) = logprobs {
+                self.unsent_logprobs
+                    .push((self.text.held(), token_logprob(token, logprobs, vocabulary)));
+            }
+            self.text.push(vocabulary.bytes(token))
         };
-        let shown = self.text.push(bytes);
         if let Some((stop, at)) = shown.stopped {
             self.unsent_logprobs.retain(|(start, _)| *start < at);
             self.send(shown.text);
