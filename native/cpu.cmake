@@ -46,3 +46,27 @@ if (NOT "$ENV{HONSHU_WAIT}" STREQUAL "spin" AND NOT MSVC
     string(APPEND CMAKE_C_FLAGS " -include \"${CMAKE_CURRENT_LIST_DIR}/polite_wait.h\"")
     message(STATUS "honshu: threads wait politely")
 endif()
+
+# See kernels.h for what this is about. HONSHU_KERNELS=off leaves llama.cpp's own kernels.
+function(honshu_add_kernels directory)
+    get_property(targets DIRECTORY "${directory}" PROPERTY BUILDSYSTEM_TARGETS)
+    foreach (target IN LISTS targets)
+        # The CPU code, or one library for each variant of processors; not the objects that choose between those.
+        if (target MATCHES "^ggml-cpu(-.*)?$" AND NOT target MATCHES "-feats$")
+            target_sources(${target} PRIVATE "${honshu_native}/attention.cpp" "${honshu_native}/q4_1.cpp")
+        endif()
+    endforeach()
+    get_property(directories DIRECTORY "${directory}" PROPERTY SUBDIRECTORIES)
+    foreach (below IN LISTS directories)
+        honshu_add_kernels("${below}")
+    endforeach()
+endfunction()
+
+if (NOT "$ENV{HONSHU_KERNELS}" STREQUAL "off" AND NOT MSVC
+        AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+    set(honshu_native "${CMAKE_CURRENT_LIST_DIR}")
+    string(APPEND CMAKE_C_FLAGS " -include \"${honshu_native}/kernels.h\"")
+    # The targets do not exist yet.
+    cmake_language(DEFER DIRECTORY "${CMAKE_SOURCE_DIR}" CALL honshu_add_kernels "${CMAKE_SOURCE_DIR}")
+    message(STATUS "honshu: adding kernels for attention and Q4_1")
+endif()

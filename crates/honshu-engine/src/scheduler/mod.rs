@@ -34,7 +34,7 @@ const OUTPUT_RESERVED: u32 = 64;
 const PREFIX_MIN: u32 = 16;
 /// A job waits for another's prompt if that saves at least so many tokens.
 const PREFIX_AWAITED_MIN: u32 = 32;
-/// Below this many rows the fused attention kernel takes its slow path, so prompt chunks should not be smaller.
+/// Below this many rows of a prompt fused attention has too little to share, so chunks should not be smaller.
 const FLASH_ROWS_MIN: u32 = 64;
 /// The smallest chunk of a prompt, however slow the machine is, so that prompts come to an end.
 const CHUNK_MIN: u32 = 16;
@@ -49,7 +49,7 @@ pub(crate) struct Started {
 ///
 /// The automatic choice is fused attention. The plain kernel multiplies every row with every used cell of the pool and
 /// throws away what belongs to other sequences, so it becomes slower with every idle prefix that is kept; the fused one
-/// skips them. Only for a nearly empty pool and on some processors is the plain one faster for single tokens.
+/// (`native/attention.cpp` on x86-64) skips them.
 pub(crate) fn start_context(
     model: &Arc<sys::Model>,
     opts: &LoadOptions,
