@@ -94,6 +94,7 @@ fn read(mut events: JobEvents) -> Answer {
         );
         match event {
             JobEvent::Started { cached_tokens, .. } => answer.cached = cached_tokens,
+            JobEvent::Control { tokens, .. } => answer.tokens += tokens,
             JobEvent::Text {
                 text,
                 logprobs,
@@ -285,7 +286,7 @@ fn characters_split_over_tokens_arrive_whole_and_a_constraint_ends_the_answer() 
             }
             JobEvent::Done { finish, .. } => assert_eq!(finish, FinishReason::Stop),
             JobEvent::Failed(error) => panic!("{error}"),
-            JobEvent::Started { .. } => {}
+            JobEvent::Started { .. } | JobEvent::Control { .. } => {}
         }
     }
     assert_eq!(whole, text);
