@@ -29,6 +29,9 @@ const FORMS: &[(&str, &str)] = &[
     ("tagged", "<tool_call> </tool_call>"),
     ("llama3", "<|python_tag|>"),
     ("tool_call_token", "<|tool_call|>"),
+    ("tool_calls", "<tool_calls> </tool_calls>"),
+    ("toolcall", "<TOOLCALL> </TOOLCALL>"),
+    ("tool_call_start", "<|tool_call_start|>"),
     ("mistral", "[TOOL_CALLS]"),
     ("mistral_named", "[TOOL_CALLS] [ARGS]"),
     ("tool_code", "```tool_code"),
@@ -40,6 +43,7 @@ const FORMS: &[(&str, &str)] = &[
     ("deepseek_named", "<｜tool▁call▁begin｜>"),
     ("kimi", "<|tool_call_begin|> <|tool_call_argument_begin|>"),
     ("tags", "<function= <parameter="),
+    ("pairs", "<arg_key> <arg_value>"),
     ("harmony", "<|channel|> <|message|>"),
 ];
 
@@ -103,9 +107,11 @@ fn a_required_call_satisfies_its_schema_in_the_form_of_every_family() {
     runtime().block_on(async {
         let pool = pool();
         let validator = jsonschema::validator_for(&city()).unwrap();
-        for (form, words) in FORMS {
+        for (index, (form, words)) in FORMS.iter().enumerate() {
             let backend = with_template(&pool, form, &format!("{{# {words} #}}{PLAIN}"));
-            for temperature in [0.0, 1.2] {
+            // A high temperature strays as far as the grammar lets it; a few forms show it.
+            let temperatures: &[f32] = if index % 4 == 0 { &[0.0, 1.2] } else { &[0.0] };
+            for temperature in temperatures.iter().copied() {
                 let mut request = weather();
                 request.sampling.temperature = Some(temperature);
                 request.sampling.seed = Some(3);

@@ -61,6 +61,8 @@ pub(crate) enum Body {
         /// Whether the mark itself was `<function=`.
         inside: bool,
     },
+    /// Behind the mark come the name and keys and values in tags of their own.
+    Pairs,
     /// Calls as Python writes them, up to the closing mark.
     Python,
     /// `call:NAME{key:value}`, up to the closing mark.
@@ -141,6 +143,48 @@ pub(crate) const FORMS: &[Form] = &[
             between: ", ",
             close: "]",
         },
+    },
+    // Apriel, MiniMax M1.
+    Form {
+        name: "tool_calls",
+        evidence: &[&["<tool_calls>", "</tool_calls>"]],
+        opens: &[("<tool_calls>", Body::Json)],
+        closes: &["</tool_calls>"],
+        bare: false,
+        written: Written::Json {
+            open: "<tool_calls>[",
+            name: ("{\"name\": \"", "\", \"arguments\": "),
+            end: "}",
+            between: ", ",
+            close: "]</tool_calls>",
+        },
+    },
+    // Nemotron Nano 2.
+    Form {
+        name: "toolcall",
+        evidence: &[&["<TOOLCALL>", "</TOOLCALL>"]],
+        opens: &[("<TOOLCALL>", Body::Json)],
+        closes: &["</TOOLCALL>"],
+        bare: false,
+        written: Written::Json {
+            open: "<TOOLCALL>[",
+            name: ("{\"name\": \"", "\", \"arguments\": "),
+            end: "}",
+            between: ", ",
+            close: "]</TOOLCALL>",
+        },
+    },
+    // LFM 2.
+    Form {
+        name: "tool_call_start",
+        evidence: &[&["<|tool_call_start|>"]],
+        opens: &[
+            ("<|tool_call_start|>", Body::Python),
+            ("<tool_call>", Body::Json),
+        ],
+        closes: &["<|tool_call_end|>", "</tool_call>"],
+        bare: true,
+        written: TAGGED,
     },
     // Mistral, up to the tokenizer's third version.
     Form {
@@ -313,6 +357,15 @@ pub(crate) const FORMS: &[Form] = &[
         bare: false,
         written: Written::Tags,
     },
+    // GLM 4.5 to 4.7. Enforced calls are JSON between the same marks.
+    Form {
+        name: "pairs",
+        evidence: &[&["<arg_key>", "<arg_value>"]],
+        opens: &[("<tool_call>", Body::Pairs)],
+        closes: &["</tool_call>"],
+        bare: false,
+        written: TAGGED,
+    },
     // gpt-oss.
     Form {
         name: "harmony",
@@ -366,6 +419,8 @@ const THOUGHTS: &[Thought] = &[
 #[derive(Debug)]
 pub(crate) struct Markup {
     pub form: &'static Form,
+    /// The form that the model was trained on, where its template does not show tools: it may answer in either.
+    also: Option<&'static Form>,
     pub thought: Thought,
     /// The template or the vocabulary has the marks of reasoning, so the model may reason.
     pub reasons: bool,
@@ -388,11 +443,22 @@ impl Markup {
                 .iter()
                 .any(|texts| texts.iter().all(|text| template.contains(text)))
         };
-        let found = FORMS.iter().rev().find(|form| shows(&form.evidence));
+        let has = |lists: &&[&[&str]]| {
+            lists
+                .iter()
+                .any(|texts| texts.iter().all(|text| token(text).is_some()))
+        };
+        // Some templates leave it to the vocabulary how calls are written.
+        let found = FORMS
+            .iter()
+            .rev()
+            .find(|form| shows(&form.evidence))
+            .or_else(|| FORMS.iter().rev().find(|form| has(&form.evidence)));
         let form = match found {
             Some(form) if knows_tools || form.name == "harmony" => form,
             _ => &FORMS[0],
         };
+        let also = found.filter(|found| found.name != form.name);
         let thought = THOUGHTS
             .iter()
             .find(|thought| template.contains(thought.open) || template.contains(thought.close));
@@ -405,21 +471,34 @@ impl Markup {
         let thought = *thought.unwrap_or(&THOUGHTS[0]);
         let mut markup = Self {
             form,
+            also,
             thought,
             reasons,
             patterns: HashMap::new(),
             controls: Vec::new(),
         };
-        let opens = form.opens.iter().map(|(name, _)| *name);
+        let opens: Vec<&str> = markup.opens().map(|(name, _)| *name).collect();
+        let closes: Vec<&str> = markup.closes().copied().collect();
         let inner = INNER_MARKS.iter().copied();
         let names = opens
-            .chain(form.closes.iter().copied())
+            .into_iter()
+            .chain(closes)
             .chain(inner)
             .chain([thought.open, thought.close]);
         for name in names {
             markup.learn(name, &token);
         }
         markup
+    }
+
+    fn opens(&self) -> impl Iterator<Item = &'static (&'static str, Body)> + use<> {
+        let also = self.also.map_or(&[][..], |form| form.opens);
+        self.form.opens.iter().chain(also)
+    }
+
+    fn closes(&self) -> impl Iterator<Item = &'static &'static str> + use<> {
+        let also = self.also.map_or(&[][..], |form| form.closes);
+        self.form.closes.iter().chain(also)
     }
 
     fn learn(&mut self, name: &'static str, token: impl Fn(&str) -> Option<(Token, bool)>) {

@@ -212,6 +212,22 @@ fn transcripts_of_every_form_become_the_same_pieces_however_they_are_cut() {
     }
 }
 
+#[test]
+fn a_model_whose_template_shows_no_tools_may_answer_in_its_own_form_all_the_same() {
+    let token = |_: &str| None;
+    let markup = Arc::new(Markup::detect("<｜tool▁call▁begin｜>", false, token));
+    let own = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
+    let told = "<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 1}}</tool_call>";
+    for text in [own, told] {
+        let pieces = parse(&markup, &tools(false), Start::default(), text, &|_| true);
+        assert_eq!(
+            show(&pieces),
+            "call add\narguments {\"a\": 1}\nend\n",
+            "{text}"
+        );
+    }
+}
+
 /// Arguments come inside of calls, and calls end.
 fn check_order(pieces: &[Piece]) {
     let mut open = false;
@@ -274,6 +290,55 @@ fn no_text_is_lost_or_made_up_when_nothing_is_a_call() {
             assert_eq!(out, text);
         }
     }
+}
+
+/// Of real templates (`HONSHU_TEMPLATES`, else `.cache/templates`; see tests/templates.rs): which form each is found to
+/// have. A template that shows tools and has none of the marks would be read in the general form by chance.
+#[test]
+fn real_templates_have_a_known_form() {
+    let folder = std::env::var_os("HONSHU_TEMPLATES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/templates"),
+        PathBuf::from,
+    );
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
+        .unwrap_or_default();
+    files.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "jinja")
+    });
+    files.sort();
+    let (mut tools, mut unknown) = (0, Vec::new());
+    for path in files {
+        let source = std::fs::read_to_string(&path).unwrap();
+        let tokens = crate::template::SpecialTokens::default();
+        let Ok(template) = crate::template::ChatTemplate::compile(&source, &tokens) else {
+            continue;
+        };
+        let markup = Markup::detect(&source, template.knows_tools(), |_| None);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let thought = if markup.reasons {
+            markup.thought.open
+        } else {
+            ""
+        };
+        println!(
+            "{} {} {thought} {name}",
+            template.knows_tools(),
+            markup.form.name
+        );
+        tools += usize::from(template.knows_tools());
+        let evidence = markup
+            .form
+            .evidence
+            .iter()
+            .any(|texts| texts.iter().all(|text| source.contains(text)));
+        if template.knows_tools() && !evidence {
+            unknown.push(name);
+        }
+    }
+    println!("{tools} templates show tools; in a form that is not known: {unknown:?}");
+    assert!(unknown.len() * 3 <= tools, "{unknown:?}");
 }
 
 mod accepted {

@@ -103,7 +103,8 @@ impl Parser {
             }
             Body::Tags { .. } if !rest.starts_with('{') => {
                 let inside = matches!(section.body, Body::Tags { inside: true });
-                match inside.then(|| tag_name(rest)).unwrap_or(Read::Not) {
+                let name = if inside { tag_name(rest) } else { Read::Not };
+                match name {
                     Read::More if !last => return stay(Step::Wait),
                     Read::Is((name, length)) => {
                         self.consume(at + length);
@@ -125,7 +126,24 @@ impl Parser {
                     _ => {}
                 }
             }
-            Body::Json | Body::Named | Body::Tags { .. } if rest.starts_with('{') => {
+            Body::Pairs if !rest.starts_with('{') => match pair_name(rest) {
+                Read::More if !last => return stay(Step::Wait),
+                Read::Is((name, length)) => {
+                    self.consume(at + length);
+                    self.begin(&name, out);
+                    let first = true;
+                    return (
+                        State::Tags {
+                            name,
+                            first,
+                            section: fed,
+                        },
+                        Step::Again,
+                    );
+                }
+                _ => {}
+            },
+            Body::Json | Body::Named | Body::Tags { .. } | Body::Pairs if rest.starts_with('{') => {
                 match json::head(rest, false) {
                     Read::More if !last => return stay(Step::Wait),
                     Read::Is(head) => {
@@ -370,49 +388,41 @@ impl Parser {
         last: bool,
         out: &mut Vec<Piece>,
     ) -> (State, Step) {
-        const OPEN: &str = "<parameter=";
-        const CLOSE: &str = "</parameter>";
-        const END: &str = "</function>";
+        let tagging = if section.body == Body::Pairs {
+            &PAIRS
+        } else {
+            &PARAMETERS
+        };
+        let stay = |name, first| {
+            let state = State::Tags {
+                name,
+                first,
+                section,
+            };
+            (state, Step::Wait)
+        };
         loop {
             let at = space(&self.buffer, 0);
             let rest = &self.buffer[at..];
-            let begin = |first: bool| if first { "{" } else { ", " };
-            if let Some(parameter) = rest.strip_prefix(OPEN) {
-                let Read::Is((key, length)) = tag_name(parameter) else {
-                    if !last && tag_name(parameter) == Read::More {
-                        return (
-                            State::Tags {
-                                name,
-                                first,
-                                section,
-                            },
-                            Step::Wait,
-                        );
-                    }
-                    break;
+            let begin = if first { "{" } else { ", " };
+            if let Some(parameter) = rest.strip_prefix(tagging.open) {
+                let (key, length) = match tagging.key(parameter) {
+                    Read::Is(read) => read,
+                    Read::More if !last => return stay(name, first),
+                    _ => break,
                 };
-                let key_json = serde_json::Value::String(key.clone());
+                let key_json = serde_json::Value::from(key.as_str());
                 let value = &parameter[length..];
-                let Some(end) = value.find(CLOSE) else {
+                let Some(end) = value.find(tagging.close) else {
                     if !last {
-                        return (
-                            State::Tags {
-                                name,
-                                first,
-                                section,
-                            },
-                            Step::Wait,
-                        );
+                        return stay(name, first);
                     }
                     // Cut off: the caller sees arguments that are cut off too.
                     let value = value.strip_prefix('\n').unwrap_or(value);
-                    let text = serde_json::Value::String(value.to_owned()).to_string();
+                    let text = serde_json::Value::from(value).to_string();
                     let cut = text.strip_suffix('"').unwrap_or(&text);
-                    out.push(Piece::Arguments(format!(
-                        "{}{key_json}: {cut}",
-                        begin(first)
-                    )));
-                    self.buffer.clear();
+                    out.push(Piece::Arguments(format!("{begin}{key_json}: {cut}")));
+                    self.consume(self.buffer.len());
                     self.end(out);
                     return (State::Section(section), Step::Again);
                 };
@@ -420,33 +430,103 @@ impl Parser {
                 let text = text.strip_prefix('\n').unwrap_or(text);
                 let text = text.strip_suffix('\n').unwrap_or(text);
                 let value = self.tools.value(&name, &key, text);
-                out.push(Piece::Arguments(format!(
-                    "{}{key_json}: {value}",
-                    begin(first)
-                )));
+                out.push(Piece::Arguments(format!("{begin}{key_json}: {value}")));
                 first = false;
-                self.consume(at + OPEN.len() + length + end + CLOSE.len());
+                self.consume(at + tagging.open.len() + length + end + tagging.close.len());
                 continue;
             }
-            if rest.starts_with(END) {
-                self.consume(at + END.len());
+            if rest.starts_with(tagging.end) {
+                self.consume(at + tagging.end.len());
                 break;
             }
-            if !last && (OPEN.starts_with(rest) || END.starts_with(rest)) {
-                return (
-                    State::Tags {
-                        name,
-                        first,
-                        section,
-                    },
-                    Step::Wait,
-                );
+            let may_come = tagging.open.starts_with(rest) || tagging.end.starts_with(rest);
+            if !last && may_come {
+                return stay(name, first);
             }
             break;
         }
         out.push(Piece::Arguments(if first { "{}" } else { "}" }.to_owned()));
         self.end(out);
         (State::Section(section), Step::Again)
+    }
+}
+
+/// The tags around a parameter: `open`, the key, `key_end`, `value`, the value, `close`; `end` ends the call.
+struct Tagging {
+    open: &'static str,
+    key_end: &'static str,
+    value: &'static str,
+    close: &'static str,
+    end: &'static str,
+}
+
+const PARAMETERS: Tagging = Tagging {
+    open: "<parameter=",
+    key_end: ">",
+    value: "",
+    close: "</parameter>",
+    end: "</function>",
+};
+const PAIRS: Tagging = Tagging {
+    open: "<arg_key>",
+    key_end: "</arg_key>",
+    value: "<arg_value>",
+    close: "</arg_value>",
+    end: "</tool_call>",
+};
+
+impl Tagging {
+    /// Reads the key and what stands between it and the value.
+    fn key(&self, text: &str) -> Read<(String, usize)> {
+        let Some(at) = text.find(self.key_end) else {
+            let longest = NAME_BYTES_MAX + self.key_end.len();
+            return if text.len() > longest || text.contains('\n') {
+                Read::Not
+            } else {
+                Read::More
+            };
+        };
+        let key = text[..at].trim();
+        if key.is_empty() || key.len() > NAME_BYTES_MAX || key.contains(['\n', '<']) {
+            return Read::Not;
+        }
+        let behind = at + self.key_end.len();
+        if self.value.is_empty() {
+            return Read::Is((key.to_owned(), behind));
+        }
+        let behind = space(text, behind);
+        let rest = &text[behind..];
+        if rest.starts_with(self.value) {
+            Read::Is((key.to_owned(), behind + self.value.len()))
+        } else if self.value.starts_with(rest) {
+            Read::More
+        } else {
+            Read::Not
+        }
+    }
+}
+
+/// Reads the name that stands alone before pairs of keys and values.
+fn pair_name(text: &str) -> Read<(String, usize)> {
+    let Some(at) = text.find(['\n', '<']) else {
+        return if text.len() > NAME_BYTES_MAX {
+            Read::Not
+        } else {
+            Read::More
+        };
+    };
+    let name = text[..at].trim();
+    let behind = space(text, at);
+    let rest = &text[behind..];
+    let marks = [PAIRS.open, PAIRS.end];
+    if !is_name(name) {
+        Read::Not
+    } else if marks.iter().any(|mark| rest.starts_with(mark)) {
+        Read::Is((name.to_owned(), behind))
+    } else if marks.iter().any(|mark| mark.starts_with(rest)) {
+        Read::More
+    } else {
+        Read::Not
     }
 }
 

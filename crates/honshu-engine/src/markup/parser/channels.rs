@@ -27,9 +27,7 @@ impl Parser {
         };
         let length = at + mark.len();
         let header = self.consume(length);
-        let header = header
-            .replace(CONTROL_OPEN, " ")
-            .replace(CONTROL_CLOSE, " ");
+        let header = header.replace([CONTROL_OPEN, CONTROL_CLOSE], " ");
         let header = header.replace("<|", " <|").replace("|>", "|> ");
         let mut words = header.split_whitespace();
         let recipient = words.clone().find_map(|word| word.strip_prefix("to="));

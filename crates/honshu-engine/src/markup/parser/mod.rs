@@ -117,8 +117,8 @@ pub(crate) struct Parser {
 impl Parser {
     pub(crate) fn new(markup: Arc<Markup>, tools: Arc<Tools>, start: Start) -> Self {
         let calls = !tools.is_empty() || markup.has_channels();
-        let opens = markup.form.opens.iter().filter(|_| calls);
-        let closes = markup.form.closes.iter();
+        let opens = markup.opens().filter(|_| calls);
+        let closes = markup.closes();
         Self {
             opens: opens
                 .map(|(name, body)| (markup.pattern(name).to_owned(), *body))
