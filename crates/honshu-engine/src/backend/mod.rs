@@ -170,6 +170,7 @@ fn prepare(
         start: Start {
             in_reasoning,
             one_call: !request.parallel_tool_calls,
+            plain: false,
         },
         markup,
     };

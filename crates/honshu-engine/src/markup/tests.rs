@@ -174,6 +174,7 @@ fn transcripts_of_every_form_become_the_same_pieces_however_they_are_cut() {
             let start = Start {
                 in_reasoning: case.flags.contains("in_reasoning"),
                 one_call: case.flags.contains("one_call"),
+                plain: case.flags.contains("plain"),
             };
             let tools = tools(controls == "no_tools");
             let whole = parse(&markup, &tools, start, &case.text, &|_| false);

@@ -35,6 +35,8 @@ pub(crate) struct Start {
     pub in_reasoning: bool,
     /// Only one call is wanted.
     pub one_call: bool,
+    /// The prompt had no template, so that nothing in the answer is a mark.
+    pub plain: bool,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,7 @@ pub(crate) struct Parser {
     markup: Arc<Markup>,
     tools: Arc<Tools>,
     one_call: bool,
+    plain: bool,
     state: State,
     /// The marks that begin a call, and those that end one.
     opens: Arc<[(String, Body)]>,
@@ -116,7 +119,7 @@ pub(crate) struct Parser {
 
 impl Parser {
     pub(crate) fn new(markup: Arc<Markup>, tools: Arc<Tools>, start: Start) -> Self {
-        let calls = !tools.is_empty() || markup.has_channels();
+        let calls = !start.plain && (!tools.is_empty() || markup.has_channels());
         let opens = markup.opens().filter(|_| calls);
         let closes = markup.closes();
         Self {
@@ -127,7 +130,10 @@ impl Parser {
             markup,
             tools,
             one_call: start.one_call,
-            state: if start.in_reasoning {
+            plain: start.plain,
+            state: if start.plain {
+                State::Text { passed: 0 }
+            } else if start.in_reasoning {
                 State::Reasoning
             } else {
                 State::Lead
@@ -334,7 +340,7 @@ impl Parser {
     fn text(&mut self, passed: usize, last: bool, out: &mut Vec<Piece>) -> (State, Step) {
         let opens = Arc::clone(&self.opens);
         let think = self.markup.pattern(self.markup.thought.open).to_owned();
-        let think_is_control = think.starts_with(CONTROL_OPEN);
+        let think_is_control = !self.plain && think.starts_with(CONTROL_OPEN);
         let searched = &self.buffer[passed.min(self.buffer.len())..];
         let found = opens
             .iter()
