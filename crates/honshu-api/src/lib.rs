@@ -11,6 +11,7 @@ pub mod edge;
 mod extract;
 mod identity;
 mod management;
+mod messages;
 mod native;
 mod openai;
 mod respond;

@@ -14,6 +14,8 @@ pub enum Dialect {
     ChatCompletions,
     /// OpenAI Responses.
     Responses,
+    /// Anthropic Messages.
+    Messages,
 }
 
 impl Dialect {
@@ -22,13 +24,14 @@ impl Dialect {
         match self {
             Self::ChatCompletions => "chat_completions",
             Self::Responses => "responses",
+            Self::Messages => "messages",
         }
     }
 
     /// The field that holds the conversation, for errors about it.
     pub const fn prompt_field(self) -> &'static str {
         match self {
-            Self::ChatCompletions => "messages",
+            Self::ChatCompletions | Self::Messages => "messages",
             Self::Responses => "input",
         }
     }
@@ -60,7 +63,7 @@ pub struct InferenceRequest {
     pub format: TextFormat,
     /// The most output tokens; absent means as many as the context leaves.
     pub max_output_tokens: Option<u32>,
-    /// Texts at which the answer ends; at most 4 of at most 10,000 bytes.
+    /// Texts at which the answer ends; few (4 in OpenAI's dialects, 16 in Messages) of at most 10,000 bytes.
     pub stop: Vec<String>,
     /// How many answers; 1 in Responses.
     pub choices: u32,

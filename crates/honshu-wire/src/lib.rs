@@ -9,6 +9,7 @@ pub mod chat;
 pub mod error;
 mod head;
 mod json;
+pub mod messages;
 pub mod models;
 pub mod oci;
 pub mod passthrough;

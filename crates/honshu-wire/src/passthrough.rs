@@ -171,6 +171,7 @@ impl FramePatcher {
         match self.dialect {
             Dialect::ChatCompletions => self.chat(text, &data, false),
             Dialect::Responses => self.responses_event(text, &data),
+            Dialect::Messages => Err(nonsense()),
         }
     }
 
@@ -182,6 +183,8 @@ impl FramePatcher {
         let text = utf8(&body).map_err(|_| nonsense())?;
         match self.dialect {
             Dialect::ChatCompletions => self.chat(text, &body, true),
+            // No upstream is asked in it.
+            Dialect::Messages => Err(nonsense()),
             Dialect::Responses => {
                 let mut edits = Edits::default();
                 let mut facts = FrameFacts {

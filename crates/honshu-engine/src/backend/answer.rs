@@ -111,6 +111,8 @@ struct Choice {
     job: JobEvents,
     writer: Writer,
     end: Option<(FinishReason, JobUsage)>,
+    /// The stop text that ended it.
+    stop_text: Option<Arc<str>>,
 }
 
 impl Run {
@@ -121,6 +123,7 @@ impl Run {
                 job,
                 writer: Writer::new(index, started.shape),
                 end: None,
+                stop_text: None,
             })
             .collect();
         Self {
@@ -173,7 +176,9 @@ impl Run {
                 } => choice.writer.take(&text, &logprobs, tokens, &mut out),
                 JobEvent::Done { finish, usage } => {
                     let mut reason = match finish {
-                        job::FinishReason::Stop | job::FinishReason::StopString(_) => {
+                        job::FinishReason::Stop => FinishReason::Stop,
+                        job::FinishReason::StopString(text) => {
+                            choice.stop_text = Some(text.into());
                             FinishReason::Stop
                         }
                         job::FinishReason::Length => FinishReason::Length,
@@ -224,6 +229,10 @@ impl Run {
         Finish {
             reason: reason.unwrap_or(FinishReason::Stop),
             usage: Some(usage),
+            stop_text: self
+                .choices
+                .first()
+                .and_then(|choice| choice.stop_text.clone()),
         }
     }
 }

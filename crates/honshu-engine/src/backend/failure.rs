@@ -8,7 +8,7 @@ use crate::template::TemplateError;
 
 fn input_param(dialect: Dialect) -> &'static str {
     match dialect {
-        Dialect::ChatCompletions => "messages",
+        Dialect::ChatCompletions | Dialect::Messages => "messages",
         Dialect::Responses => "input",
     }
 }
@@ -17,6 +17,7 @@ pub(super) fn format_param(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::ChatCompletions => "response_format",
         Dialect::Responses => "text.format",
+        Dialect::Messages => "output_config.format",
     }
 }
 

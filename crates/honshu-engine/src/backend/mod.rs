@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use honshu_domain::{
     Attempt, Backend, BackendKind, Demand, Dialect, Error, ErrorKind, InferenceRequest, RunStream,
-    Support, TextFormat, Tool, ToolChoice,
+    Support, TextFormat, TokenCount, Tool, ToolChoice,
 };
 use serde_json::{Value, json};
 
@@ -81,6 +81,16 @@ impl Backend for EngineBackend {
         false
     }
 
+    fn count_input_tokens(&self, attempt: Attempt) -> Option<TokenCount> {
+        let (pool, id) = (Arc::clone(&self.pool), Arc::clone(&self.id));
+        Some(Box::pin(async move {
+            let (_lease, prepared) = prepared(pool, id, attempt).await?;
+            // The choices share one prompt.
+            let tokens = prepared.jobs.first().map_or(0, |job| job.prompt.len());
+            Ok(tokens as u64)
+        }))
+    }
+
     fn generate(&self, attempt: Attempt) -> RunStream {
         let entropy = Arc::clone(self.pool.entropy());
         let start = start(Arc::clone(&self.pool), Arc::clone(&self.id), attempt);
@@ -89,6 +99,16 @@ impl Backend for EngineBackend {
 }
 
 async fn start(pool: Arc<pool::Inner>, id: Arc<str>, attempt: Attempt) -> Result<Started, Error> {
+    let (lease, prepared) = prepared(pool, id, attempt).await?;
+    submit(lease, prepared)
+}
+
+/// Loads the model if need be and makes the prompt.
+async fn prepared(
+    pool: Arc<pool::Inner>,
+    id: Arc<str>,
+    attempt: Attempt,
+) -> Result<(Arc<Lease>, Prepared), Error> {
     let lease = Arc::new(Arc::clone(&pool).acquire(Arc::clone(&id)).await?);
     let now = pool.clock().now();
     let held = Arc::clone(&lease);
@@ -97,7 +117,7 @@ async fn start(pool: Arc<pool::Inner>, id: Arc<str>, attempt: Attempt) -> Result
         .run(move || prepare(&held.ready, &id, &attempt, now))
         .await
         .unwrap_or_else(|error| Err(worker_error(error)))?;
-    submit(lease, prepared)
+    Ok((lease, prepared))
 }
 
 fn worker_error(error: WorkerError) -> Error {

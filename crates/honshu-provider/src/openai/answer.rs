@@ -329,6 +329,7 @@ impl Native {
         out.push(RunEvent::Finished(Finish {
             reason,
             usage: self.usage,
+            stop_text: None,
         }));
     }
 }
@@ -348,7 +349,10 @@ impl Decoder {
             Dialect::ChatCompletions => {
                 Self::Chat(Box::new(chat::UpstreamDecoder::new().with_choices(choices)))
             }
-            Dialect::Responses => Self::Responses(Box::new(responses::UpstreamDecoder::new())),
+            // No upstream is asked in Messages.
+            Dialect::Responses | Dialect::Messages => {
+                Self::Responses(Box::new(responses::UpstreamDecoder::new()))
+            }
         }
     }
 

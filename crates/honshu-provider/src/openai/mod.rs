@@ -111,6 +111,8 @@ impl OpenAiProvider {
         let url = match dialect {
             Dialect::ChatCompletions => &self.chat,
             Dialect::Responses => &self.responses,
+            // No upstream is asked in it.
+            Dialect::Messages => &None,
         };
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
@@ -146,7 +148,10 @@ fn body_for(request: &InferenceRequest, upstream: &str, dialect: Dialect) -> Byt
             patch_request(&request.raw, upstream, dialect, request.stream)
         }
         Dialect::ChatCompletions => chat::build_request(request, upstream, request.stream),
-        Dialect::Responses => responses::build_request(request, upstream, request.stream),
+        // No upstream is asked in Messages.
+        Dialect::Responses | Dialect::Messages => {
+            responses::build_request(request, upstream, request.stream)
+        }
     }
 }
 
@@ -191,9 +196,9 @@ impl Backend for OpenAiProvider {
         self.dialect_for(dialect) == dialect
     }
 
-    fn acts_on_hint(&self, _upstream: &str, _dialect: Dialect, path: &str) -> bool {
+    fn acts_on_hint(&self, _upstream: &str, dialect: Dialect, path: &str) -> bool {
         // Both translations carry the effort over.
-        is_reasoning_effort(path)
+        is_reasoning_effort(dialect, path)
     }
 
     fn leaves_out(&self, _upstream: &str, request: &InferenceRequest) -> Vec<String> {
@@ -203,8 +208,12 @@ impl Backend for OpenAiProvider {
         }
         let sampling = &request.sampling;
         // Chat has them, Responses does not.
+        let stop = match request.dialect {
+            Dialect::Messages => "stop_sequences",
+            Dialect::ChatCompletions | Dialect::Responses => "stop",
+        };
         [
-            ("stop", !request.stop.is_empty()),
+            (stop, !request.stop.is_empty()),
             ("seed", sampling.seed.is_some()),
             ("top_k", sampling.top_k.is_some()),
             ("min_p", sampling.min_p.is_some()),

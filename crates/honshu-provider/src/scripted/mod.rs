@@ -34,7 +34,9 @@ mod fill;
 mod play;
 mod script;
 
-use honshu_domain::{Attempt, Backend, BackendKind, Demand, Dialect, RunStream, Support};
+use honshu_domain::{
+    Attempt, Backend, BackendKind, Demand, Dialect, RunStream, Support, TokenCount,
+};
 
 use crate::is_reasoning_effort;
 
@@ -76,8 +78,13 @@ impl Backend for ScriptedProvider {
         false
     }
 
-    fn acts_on_hint(&self, _upstream: &str, _dialect: Dialect, path: &str) -> bool {
-        is_reasoning_effort(path)
+    fn acts_on_hint(&self, _upstream: &str, dialect: Dialect, path: &str) -> bool {
+        is_reasoning_effort(dialect, path)
+    }
+
+    fn count_input_tokens(&self, attempt: Attempt) -> Option<TokenCount> {
+        let count = script::input_tokens(&attempt.request);
+        Some(Box::pin(std::future::ready(Ok(count))))
     }
 
     fn generate(&self, attempt: Attempt) -> RunStream {

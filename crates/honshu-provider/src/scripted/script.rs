@@ -93,9 +93,14 @@ pub(super) fn write(attempt: &Attempt) -> Script {
         reasoning_tokens: writer.reasoning_tokens,
         ..Usage::default()
     };
+    let stop_text = match &answer {
+        Answer::Text(text) if reason == FinishReason::Stop => stop_in(text, &request.stop),
+        _ => None,
+    };
     writer.events.push(RunEvent::Finished(Finish {
         reason,
         usage: Some(usage),
+        stop_text: stop_text.map(|(_, stop)| stop.into()),
     }));
     Script {
         events: writer.events,
@@ -361,7 +366,7 @@ fn count_words(text: &str) -> u64 {
     text.split_whitespace().count() as u64
 }
 
-fn input_tokens(request: &InferenceRequest) -> u64 {
+pub(super) fn input_tokens(request: &InferenceRequest) -> u64 {
     let of_item = |item: &Item| {
         TOKENS_PER_ITEM
             + match item {
@@ -590,10 +595,14 @@ fn call_id(request_id: &str, choice: u32, index: usize) -> Arc<str> {
 }
 
 fn up_to_stop<'t>(text: &'t str, stops: &[String]) -> &'t str {
-    let end = stops
+    stop_in(text, stops).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Where the first of the stop texts begins, and which it is.
+fn stop_in<'s>(text: &str, stops: &'s [String]) -> Option<(usize, &'s str)> {
+    stops
         .iter()
         .filter(|stop| !stop.is_empty())
-        .filter_map(|stop| text.find(stop.as_str()))
-        .min();
-    end.map_or(text, |end| &text[..end])
+        .filter_map(|stop| Some((text.find(stop.as_str())?, stop.as_str())))
+        .min_by_key(|(at, _)| *at)
 }

@@ -142,7 +142,11 @@ pub(crate) fn native_all(
     let whole = terminal || (dialect == Dialect::ChatCompletions && finish.is_some());
     match finish.filter(|_| whole) {
         Some(reason) => {
-            events.push(RunEvent::Finished(Finish { reason, usage }));
+            events.push(RunEvent::Finished(Finish {
+                reason,
+                usage,
+                stop_text: None,
+            }));
             (events, None)
         }
         None => (events, Some(Error::new(ErrorKind::Upstream, "cut"))),
