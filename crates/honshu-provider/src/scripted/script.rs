@@ -33,6 +33,15 @@ const WORDS: [&str; 10] = [
     "mountains",
 ];
 
+/// What a message that tells something holds.
+const TELLING: [&str; 5] = [
+    "Call the tool ",
+    "Then call the tool ",
+    "Reply with exactly:",
+    "Answer with ",
+    "[scripted:",
+];
+
 /// What is played.
 #[derive(Debug)]
 pub(super) struct Script {
@@ -155,13 +164,16 @@ fn decide(request: &InferenceRequest, message: &str) -> Answer {
         return Answer::Calls(limited(calls, request));
     }
     if !results.is_empty() {
+        if let Some(step) = next_step(message, &told, results.len(), request.parallel_tool_calls) {
+            return call(step, request, find);
+        }
+        if let Some(text) = after(message, "Then reply with exactly:") {
+            return Answer::Text(text);
+        }
         return Answer::Text(format!("The tool said: {}", results.join(" | ")));
     }
     if !told.is_empty() && request.tool_choice != ToolChoice::None {
-        if let Some((name, _)) = told.iter().find(|(name, _)| find(name).is_none()) {
-            return Answer::Text(format!("There is no tool `{name}` in the request."));
-        }
-        return Answer::Calls(limited(told, request));
+        return call(told, request, find);
     }
     if let Some(text) = after(message, "Reply with exactly:") {
         return Answer::Text(text);
@@ -190,6 +202,36 @@ fn decide(request: &InferenceRequest, message: &str) -> Answer {
     }
 }
 
+/// The calls, if the request has their tools.
+fn call<'f>(
+    calls: Vec<(Arc<str>, String)>,
+    request: &InferenceRequest,
+    find: impl Fn(&str) -> Option<&'f FunctionTool>,
+) -> Answer {
+    match calls.iter().find(|(name, _)| find(name).is_none()) {
+        Some((name, _)) => Answer::Text(format!("There is no tool `{name}` in the request.")),
+        None => Answer::Calls(limited(calls, request)),
+    }
+}
+
+/// The call that a line `Then call the tool …` asks for, when `results` of those before it are there: the first lines
+/// are one step, each such line is another.
+fn next_step(
+    message: &str,
+    first: &[(Arc<str>, String)],
+    results: usize,
+    is_parallel: bool,
+) -> Option<Vec<(Arc<str>, String)>> {
+    let first = if is_parallel {
+        first.len()
+    } else {
+        first.len().min(1)
+    };
+    let done = results.checked_sub(first)?;
+    let step = lines_of_calls(message, "Then call the tool ").nth(done)?;
+    Some(vec![step])
+}
+
 fn limited(
     mut calls: Vec<(Arc<str>, String)>,
     request: &InferenceRequest,
@@ -214,36 +256,65 @@ fn arguments_for(function: &FunctionTool) -> String {
     }
 }
 
-/// The texts of tool results that came after the last user message.
+/// The texts of tool results that came after the message that tells what to do.
 fn tool_results(request: &InferenceRequest) -> Vec<String> {
-    let mut results: Vec<String> = request
-        .input
+    let after = telling_message(request).map_or(0, |(at, _)| at);
+    request.input[after..]
         .iter()
-        .rev()
-        .take_while(|item| !matches!(item, Item::Message(message) if message.role == Role::User))
         .filter_map(|item| match item {
             Item::FunctionCallOutput(output) => Some(text_of(&output.output)),
             _ => None,
         })
-        .collect();
-    results.reverse();
-    results
+        .collect()
+}
+
+/// The message that tells what to do, with its place: the last of the user. One that tells nothing, such as agents add
+/// of their own between the turns, leaves an earlier one with `Then` lines in force.
+fn telling_message(request: &InferenceRequest) -> Option<(usize, String)> {
+    let mut messages = request
+        .input
+        .iter()
+        .enumerate()
+        .rev()
+        .filter_map(|(at, item)| match item {
+            Item::Message(message) if message.role == Role::User => {
+                Some((at, text_of(&message.content)))
+            }
+            _ => None,
+        });
+    let last = messages.next()?;
+    if TELLING.iter().any(|words| last.1.contains(words)) {
+        return Some(last);
+    }
+    let plan = messages.find(|(_, text)| TELLING.iter().any(|words| text.contains(words)));
+    Some(plan.filter(|(_, text)| is_plan(text)).unwrap_or(last))
+}
+
+/// Whether a message leads through several turns.
+fn is_plan(message: &str) -> bool {
+    message
+        .lines()
+        .any(|line| line.trim_start().starts_with("Then call the tool "))
 }
 
 /// The lines `Call the tool NAME with {json}`. Arguments that are not JSON are passed on as they are: a model may
 /// err as well.
 fn told_calls(message: &str) -> Vec<(Arc<str>, String)> {
-    message
-        .lines()
-        .filter_map(|line| {
-            let rest = line.trim().strip_prefix("Call the tool ")?;
-            let (name, arguments) = rest.split_once(" with ").unwrap_or((rest, "{}"));
-            Some((
-                Arc::from(name.trim().trim_matches('`')),
-                arguments.trim().to_owned(),
-            ))
-        })
-        .collect()
+    lines_of_calls(message, "Call the tool ").collect()
+}
+
+fn lines_of_calls<'m>(
+    message: &'m str,
+    start: &'static str,
+) -> impl Iterator<Item = (Arc<str>, String)> + 'm {
+    message.lines().filter_map(move |line| {
+        let rest = line.trim().strip_prefix(start)?;
+        let (name, arguments) = rest.split_once(" with ").unwrap_or((rest, "{}"));
+        Some((
+            Arc::from(name.trim().trim_matches('`')),
+            arguments.trim().to_owned(),
+        ))
+    })
 }
 
 fn after(message: &str, prefix: &str) -> Option<String> {
@@ -272,17 +343,9 @@ struct Knobs {
     fault: Option<(usize, Fault)>,
 }
 
-/// The last user message without its knobs, and the knobs of the upstream's name, the request and the message.
+/// The telling message without its knobs, and the knobs of the upstream's name, the request and the message.
 fn read_instructions(request: &InferenceRequest, upstream: &str) -> (String, Knobs) {
-    let message = request
-        .input
-        .iter()
-        .rev()
-        .find_map(|item| match item {
-            Item::Message(message) if message.role == Role::User => Some(text_of(&message.content)),
-            _ => None,
-        })
-        .unwrap_or_default();
+    let message = telling_message(request).map_or_else(String::new, |(_, text)| text);
     let mut settings = Vec::new();
     if let Some((_, query)) = upstream.split_once('?') {
         settings.extend(query.split('&').map(str::to_owned));
