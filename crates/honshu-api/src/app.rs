@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::context::{Context, OPENAI_BASES, Plane};
 use crate::edge::{ListenerTag, RequestInfo};
-use crate::{identity, management, messages, native, openai, respond};
+use crate::{completions, identity, management, messages, native, openai, respond};
 
 /// The longest client-sent `opc-request-id` that is repeated, in bytes: OCI's clients send 32.
 const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
@@ -105,7 +105,12 @@ impl App {
                 any(native::not_implemented),
             );
         for base in OPENAI_BASES {
-            router = router.nest(base, openai::routes().merge(messages::routes()));
+            router = router.nest(
+                base,
+                openai::routes()
+                    .merge(completions::routes())
+                    .merge(messages::routes()),
+            );
         }
         router
             .nest("/20231130", management::routes())

@@ -6,6 +6,7 @@
 mod app;
 mod authn;
 mod body;
+mod completions;
 mod context;
 pub mod edge;
 mod extract;

@@ -12,7 +12,7 @@ use honshu_domain::{
 };
 use honshu_gateway::{Call, model_not_found};
 use honshu_wire::models::{self, ModelEntry};
-use honshu_wire::{ResponseHead, chat, messages, responses};
+use honshu_wire::{ResponseHead, chat, completions, embeddings, messages, responses};
 use http::{StatusCode, header};
 
 use crate::app::{App, post_only};
@@ -123,6 +123,9 @@ fn response_id(dialect: Dialect) -> Arc<str> {
         Dialect::Responses => "resp_",
         Dialect::ChatCompletions => "chatcmpl-",
         Dialect::Messages => "msg_",
+        Dialect::Completions => "cmpl-",
+        // The answer has none.
+        Dialect::Embeddings => "embd-",
     };
     PublicId::generate(prefix, &SystemEntropy as &dyn Entropy)
         .as_str()
@@ -165,6 +168,8 @@ fn parser(dialect: Dialect) -> fn(Bytes) -> Result<InferenceRequest> {
         Dialect::Responses => responses::parse_request,
         Dialect::ChatCompletions => chat::parse_request,
         Dialect::Messages => messages::parse_request,
+        Dialect::Completions => completions::parse_request,
+        Dialect::Embeddings => embeddings::parse_request,
     }
 }
 

@@ -15,7 +15,7 @@ use honshu_domain::{
     SystemEntropy, Timestamp,
 };
 use honshu_gateway::{Run, Step};
-use honshu_wire::{ResponseHead, chat, messages, responses, sse};
+use honshu_wire::{ResponseHead, chat, completions, messages, responses, sse};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body::Frame;
 use tokio::time::{Instant, Sleep};
@@ -36,6 +36,7 @@ enum Encoder {
     Responses(Box<responses::StreamEncoder>),
     Chat(Box<chat::StreamEncoder>),
     Messages(Box<messages::StreamEncoder>),
+    Completions(Box<completions::StreamEncoder>),
 }
 
 impl Encoder {
@@ -44,6 +45,7 @@ impl Encoder {
             Self::Responses(encoder) => encoder.event(event, out),
             Self::Chat(encoder) => encoder.event(event, out),
             Self::Messages(encoder) => encoder.event(event, out),
+            Self::Completions(encoder) => encoder.event(event, out),
         }
     }
 
@@ -58,6 +60,7 @@ impl Encoder {
             Self::Responses(encoder) => encoder.end(outcome, error, now, out),
             Self::Chat(encoder) => encoder.end(outcome, error, now, out),
             Self::Messages(encoder) => encoder.end(outcome, error, now, out),
+            Self::Completions(encoder) => encoder.end(outcome, error, now, out),
         }
     }
 }
@@ -81,6 +84,10 @@ pub(crate) fn streamed(
         Dialect::Messages => Encoder::Messages(Box::new(messages::StreamEncoder::new(
             head, request, entropy,
         ))),
+        // Embeddings are never streamed; their parser sees to that.
+        Dialect::Completions | Dialect::Embeddings => Encoder::Completions(Box::new(
+            completions::StreamEncoder::new(head, request, entropy),
+        )),
     };
     let body = RunBody {
         run,
@@ -237,6 +244,8 @@ pub(crate) async fn whole(
         Responses(Box<responses::Collector>),
         Chat(Box<chat::Collector>),
         Messages(Box<messages::Collector>),
+        /// Also embeddings, which are one native frame.
+        Completions(Box<completions::Collector>),
     }
     let entropy: &dyn Entropy = &SystemEntropy;
     let mut collector = match dialect {
@@ -249,6 +258,9 @@ pub(crate) async fn whole(
         Dialect::Messages => {
             Collector::Messages(Box::new(messages::Collector::new(head, request, entropy)))
         }
+        Dialect::Completions | Dialect::Embeddings => Collector::Completions(Box::new(
+            completions::Collector::new(head, request, entropy),
+        )),
     };
     while let Some(step) = run.next().await {
         match step {
@@ -256,6 +268,7 @@ pub(crate) async fn whole(
                 Collector::Responses(collector) => collector.event(&event),
                 Collector::Chat(collector) => collector.event(&event),
                 Collector::Messages(collector) => collector.event(&event),
+                Collector::Completions(collector) => collector.event(&event),
             },
             Step::End { outcome, error } => {
                 return match outcome.status {
@@ -265,6 +278,9 @@ pub(crate) async fn whole(
                                 collector.finish(&outcome, clock.now())
                             }
                             Collector::Chat(collector) => collector.finish(&outcome, clock.now()),
+                            Collector::Completions(collector) => {
+                                collector.finish(&outcome, clock.now())
+                            }
                             Collector::Messages(collector) => {
                                 collector.finish(&outcome, clock.now())
                             }

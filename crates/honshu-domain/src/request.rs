@@ -16,6 +16,10 @@ pub enum Dialect {
     Responses,
     /// Anthropic Messages.
     Messages,
+    /// OpenAI's old Completions: the prompt is text and gets no template.
+    Completions,
+    /// OpenAI's embeddings, whose answer is one native frame.
+    Embeddings,
 }
 
 impl Dialect {
@@ -25,6 +29,8 @@ impl Dialect {
             Self::ChatCompletions => "chat_completions",
             Self::Responses => "responses",
             Self::Messages => "messages",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
         }
     }
 
@@ -32,7 +38,8 @@ impl Dialect {
     pub const fn prompt_field(self) -> &'static str {
         match self {
             Self::ChatCompletions | Self::Messages => "messages",
-            Self::Responses => "input",
+            Self::Responses | Self::Embeddings => "input",
+            Self::Completions => "prompt",
         }
     }
 }
@@ -109,6 +116,15 @@ pub enum Demand {
     ForeignItems,
     /// State that is kept by the upstream (`previous_response_id`, `conversation`, `background`).
     StoredState,
+    /// A prompt that gets no chat template (the old Completions).
+    RawPrompt,
+    /// An option of the old Completions that OpenAI's own servers know (`echo`, `suffix`, `best_of`, prompts that
+    /// are not one text).
+    LegacyOption,
+    /// Calls in the form of the old `functions`.
+    LegacyFunctions,
+    /// Vectors instead of an answer.
+    Embeddings,
 }
 
 impl Demand {
@@ -127,6 +143,10 @@ impl Demand {
             Self::LogitBias => "logit bias",
             Self::ForeignItems => "items of this type",
             Self::StoredState => "stored responses",
+            Self::RawPrompt => "prompts without a chat template",
+            Self::LegacyOption => "this option of the old Completions API",
+            Self::LegacyFunctions => "the old `functions`",
+            Self::Embeddings => "embeddings",
         }
     }
 }

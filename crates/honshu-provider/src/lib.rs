@@ -16,6 +16,7 @@ pub(crate) fn is_reasoning_effort(dialect: Dialect, path: &str) -> bool {
         Dialect::ChatCompletions | Dialect::Responses => {
             matches!(path, "reasoning.effort" | "reasoning_effort")
         }
+        Dialect::Completions | Dialect::Embeddings => false,
         Dialect::Messages => matches!(path, "thinking" | "output_config.effort"),
     }
 }

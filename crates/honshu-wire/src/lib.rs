@@ -6,6 +6,8 @@
 
 mod assembly;
 pub mod chat;
+pub mod completions;
+pub mod embeddings;
 pub mod error;
 mod head;
 mod json;

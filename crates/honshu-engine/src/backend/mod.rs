@@ -15,8 +15,8 @@ mod failure;
 use std::sync::Arc;
 
 use honshu_domain::{
-    Attempt, Backend, BackendKind, Demand, Dialect, Error, ErrorKind, InferenceRequest, RunStream,
-    Support, TextFormat, TokenCount, Tool, ToolChoice,
+    Attempt, Backend, BackendKind, Demand, Dialect, Error, ErrorKind, InferenceRequest, Item, Part,
+    RunStream, Support, TextFormat, TokenCount, Tool, ToolChoice,
 };
 use serde_json::{Value, json};
 
@@ -70,8 +70,11 @@ impl Backend for EngineBackend {
             | Demand::LogitBias
             // Templates that know no calls get them in words.
             | Demand::ToolHistory
-            | Demand::ForcedTool => Support::Yes,
-            Demand::ImageInput | Demand::FileInput | Demand::Audio | Demand::ForeignItems | Demand::StoredState => {
+            | Demand::ForcedTool
+            | Demand::RawPrompt
+            | Demand::LegacyFunctions => Support::Yes,
+            Demand::ImageInput | Demand::FileInput | Demand::Audio | Demand::ForeignItems | Demand::StoredState
+            | Demand::LegacyOption | Demand::Embeddings => {
                 Support::No
             }
         }
@@ -143,6 +146,9 @@ fn prepare(
     now: honshu_domain::Timestamp,
 ) -> Result<Prepared, Error> {
     let request = &*attempt.request;
+    if request.dialect == Dialect::Completions {
+        return raw_prompt(ready, id, attempt);
+    }
     let template = match &ready.template {
         Ok(template) => template,
         Err(NoTemplate::Missing) => {
@@ -187,9 +193,22 @@ fn prepare(
         in_reasoning: prompt.in_reasoning,
     };
     let tokens = tokenize(ready, prompt, shape)?;
+    let jobs = jobs(ready, id, attempt, &tokens, forced.as_ref())?;
+    Ok(Prepared { jobs, shape })
+}
+
+/// One job for each choice.
+fn jobs(
+    ready: &Ready,
+    id: &str,
+    attempt: &Attempt,
+    tokens: &[Token],
+    forced: Option<&Value>,
+) -> Result<Vec<Job>, Error> {
+    let request = &*attempt.request;
     let mut jobs = Vec::new();
     for choice in 0..request.choices.max(1) {
-        let mut job = Job::new(tokens.clone());
+        let mut job = Job::new(tokens.to_vec());
         job.sampling = sampling(request, choice);
         job.max_tokens = request.max_output_tokens;
         job.stop = request
@@ -201,9 +220,37 @@ fn prepare(
         job.logprobs = request.top_logprobs.map(|n| n.min(LOGPROBS_MAX));
         job.fairness_key = attempt.fairness_key;
         job.salt = attempt.cache_salt;
-        job.constraint = constraint(ready, id, request, forced.as_ref())?;
+        job.constraint = constraint(ready, id, request, forced)?;
         jobs.push(job);
     }
+    Ok(jobs)
+}
+
+/// A prompt that is continued as it stands: no template, and a base model will do. Special tokens are taken as such,
+/// because whoever asks this way writes the markers of a template by hand.
+fn raw_prompt(ready: &Ready, id: &str, attempt: &Attempt) -> Result<Prepared, Error> {
+    let request = &*attempt.request;
+    let shape = Shape {
+        forced_call: false,
+        constrained: false,
+        in_reasoning: false,
+    };
+    let text = request.input.iter().find_map(|item| match item {
+        Item::Message(message) => message.content.iter().find_map(|part| match part {
+            Part::Text { text, .. } => Some(text.clone()),
+            _ => None,
+        }),
+        _ => None,
+    });
+    let prompt = Prompt {
+        segments: vec![crate::template::Segment {
+            text: text.unwrap_or_default(),
+            special: true,
+        }],
+        in_reasoning: false,
+    };
+    let tokens = tokenize(ready, prompt, shape)?;
+    let jobs = jobs(ready, id, attempt, &tokens, None)?;
     Ok(Prepared { jobs, shape })
 }
 

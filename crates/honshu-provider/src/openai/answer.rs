@@ -349,8 +349,8 @@ impl Decoder {
             Dialect::ChatCompletions => {
                 Self::Chat(Box::new(chat::UpstreamDecoder::new().with_choices(choices)))
             }
-            // No upstream is asked in Messages.
-            Dialect::Responses | Dialect::Messages => {
+            // Nothing is translated from the others.
+            Dialect::Responses | Dialect::Messages | Dialect::Completions | Dialect::Embeddings => {
                 Self::Responses(Box::new(responses::UpstreamDecoder::new()))
             }
         }

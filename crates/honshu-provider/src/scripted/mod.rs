@@ -27,12 +27,17 @@
 //! Images and files are taken and not looked at; sound, stored state and items that only one dialect knows are
 //! refused.
 //!
+//! Embeddings are made from a text's words: texts with words in common are near each other, and the same text always
+//! has the same vector, of length 1 with 64 numbers unless `dimensions` says otherwise. A prompt of the old Completions
+//! is read as a user message is.
+//!
 //! Tokens are counted by words: a token is a word with the white space before it. Input tokens are the words of
 //! all instructions, messages, calls and results, plus 3 for each item. `max_output_tokens`, stop texts, several
 //! choices and log probabilities (each 0, one candidate) are honoured; sampling has no effect.
 //!
 //! It must never do I/O or read a clock other than the timer of its pauses.
 
+mod embed;
 mod fill;
 mod play;
 mod script;
@@ -72,7 +77,9 @@ impl Backend for ScriptedProvider {
         match demand {
             // It keeps nothing, makes no sound and knows only what the two dialects share: saying otherwise would
             // drop a demand in silence.
-            Demand::StoredState | Demand::Audio | Demand::ForeignItems => Support::No,
+            Demand::StoredState | Demand::Audio | Demand::ForeignItems | Demand::LegacyOption => {
+                Support::No
+            }
             _ => Support::Yes,
         }
     }
@@ -91,6 +98,9 @@ impl Backend for ScriptedProvider {
     }
 
     fn generate(&self, attempt: Attempt) -> RunStream {
+        if attempt.request.dialect == Dialect::Embeddings {
+            return Box::pin(futures_util::stream::iter(embed::answer(&attempt)));
+        }
         let script = script::write(&attempt);
         Box::pin(play::Play::new(script))
     }
