@@ -9,6 +9,7 @@
 //! - `Then call the tool NAME with {json}` calls it when the results of all calls before it are there, one line after
 //!   the other, and `Then reply with exactly: X` is the answer after the last of them: so an agent is led through
 //!   several turns, also when it adds messages of its own that tell nothing;
+//! - `Refuse with: X` is a refusal that says `X`;
 //! - `Answer with N words` answers with N words, at most 100,000;
 //! - a forced tool, or the only tool when nothing else is told, is called with arguments that satisfy its schema;
 //! - a JSON schema for the answer is filled, JSON mode gives an object;

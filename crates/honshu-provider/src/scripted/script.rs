@@ -34,7 +34,8 @@ const WORDS: [&str; 10] = [
 ];
 
 /// What a message that tells something holds.
-const TELLING: [&str; 5] = [
+const TELLING: [&str; 6] = [
+    "Refuse with:",
     "Call the tool ",
     "Then call the tool ",
     "Reply with exactly:",
@@ -87,7 +88,8 @@ pub(super) fn write(attempt: &Attempt) -> Script {
             writer.reasoning(choice);
         }
         reason = match &answer {
-            Answer::Text(text) => writer.text(choice, text),
+            Answer::Text(text) => writer.text(choice, text, PartKind::Text),
+            Answer::Refusal(text) => writer.text(choice, text, PartKind::Refusal),
             Answer::Calls(calls) => writer.calls(choice, calls, &attempt.request_id),
         };
         if choices > 1 {
@@ -121,6 +123,7 @@ pub(super) fn write(attempt: &Attempt) -> Script {
 
 enum Answer {
     Text(String),
+    Refusal(String),
     Calls(Vec<(Arc<str>, String)>),
 }
 
@@ -177,6 +180,9 @@ fn decide(request: &InferenceRequest, message: &str) -> Answer {
     }
     if let Some(text) = after(message, "Reply with exactly:") {
         return Answer::Text(text);
+    }
+    if let Some(text) = after(message, "Refuse with:") {
+        return Answer::Refusal(text);
     }
     match &request.format {
         TextFormat::JsonSchema { schema, .. } => {
@@ -524,7 +530,7 @@ impl Writer<'_> {
         });
     }
 
-    fn text(&mut self, choice: u32, text: &str) -> FinishReason {
+    fn text(&mut self, choice: u32, text: &str, kind: PartKind) -> FinishReason {
         let text = up_to_stop(text, &self.request.stop);
         let pieces = tokens(text);
         let (taken, is_all) = self.take(&pieces);
@@ -541,17 +547,22 @@ impl Writer<'_> {
             choice,
             item: Item::Message(message.clone()),
         });
-        let wants_logprobs = self.request.top_logprobs.is_some();
-        self.part(output_index, PartKind::Text, &taken, wants_logprobs);
+        let wants_logprobs = self.request.top_logprobs.is_some() && kind == PartKind::Text;
+        self.part(output_index, kind, &taken, wants_logprobs);
         let logprobs = if wants_logprobs {
             taken.iter().map(|piece| self.logprob(piece)).collect()
         } else {
             Vec::new()
         };
-        message.content.push(Part::Text {
-            text: taken.concat(),
-            annotations: Vec::<RawJson>::new(),
-            logprobs,
+        message.content.push(match kind {
+            PartKind::Refusal => Part::Refusal {
+                refusal: taken.concat(),
+            },
+            _ => Part::Text {
+                text: taken.concat(),
+                annotations: Vec::<RawJson>::new(),
+                logprobs,
+            },
         });
         self.events.push(RunEvent::ItemDone {
             output_index,
