@@ -1,5 +1,10 @@
 //! The Messages dialect: what is hard to bring about through a whole server.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking, like the tests themselves"
+)]
+
 use bytes::{Bytes, BytesMut};
 use honshu_domain::{
     Error, ErrorKind, FailureReason, Finish, FinishReason, FunctionCall, Item, Outcome, PartKind,

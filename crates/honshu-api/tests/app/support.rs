@@ -113,6 +113,15 @@ impl Answer {
                 "{what}"
             );
             let body = self.json();
+            if body["type"] == "error" {
+                // The Messages dialect has a shape of its own.
+                let error = &body["error"];
+                assert!(
+                    error["type"].is_string() && error["message"].is_string(),
+                    "{what}: {body}"
+                );
+                return self;
+            }
             assert!(
                 body["code"].is_string() && body["message"].is_string(),
                 "{what}: {body}"

@@ -1,7 +1,7 @@
 //! Errors on the Messages paths: `{"type":"error","error":{"type","message"},"request_id"}`.
 //!
-//! The types are those of the Python package `anthropic`, version 2.14 (`types/shared/*_error_object.py`); which
-//! status the package makes which exception of is in its `_client.py`.
+//! The types are those of the Python package `anthropic`, version 2.14 (its `*_error_object.py`); which status
+//! the package makes which exception of is in its `_client.py`.
 
 use bytes::BytesMut;
 use honshu_domain::{Error, ErrorKind};

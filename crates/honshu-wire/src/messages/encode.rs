@@ -313,10 +313,10 @@ impl StreamEncoder {
             }
         }
         match item {
-            Item::FunctionCall(call) => {
-                if !self.seen(output_index).has_arguments && !call.arguments.is_empty() {
-                    self.arguments(output_index, &call.arguments, out);
-                }
+            Item::FunctionCall(call)
+                if !self.seen(output_index).has_arguments && !call.arguments.is_empty() =>
+            {
+                self.arguments(output_index, &call.arguments, out);
             }
             Item::Reasoning(reasoning) => {
                 if let Some(sealed) = &reasoning.encrypted_content {

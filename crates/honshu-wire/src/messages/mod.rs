@@ -1,7 +1,7 @@
 //! Anthropic Messages: what callers send and read. No upstream is spoken to in this dialect.
 //!
 //! The facts are those of the official Python package `anthropic`, version 2.14: its types (`types/message_create_params.py`,
-//! `types/content_block_param.py`, `types/message.py`, `types/raw_message_stream_event.py`, `types/shared/error_*.py`),
+//! `types/content_block_param.py`, `types/message.py`, `types/raw_message_stream_event.py`, the error objects),
 //! its reader of streams (`_streaming.py`) and its helper that puts a message together from events
 //! (`lib/streaming/_messages.py`). Where the types leave a choice, the notes in their comments decided.
 //!

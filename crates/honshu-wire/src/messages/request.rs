@@ -201,10 +201,12 @@ impl Draft {
                     }
                 };
                 budget.map(|budget| {
-                    let effort = match budget {
-                        ..=BUDGET_LOW_MAX => "low",
-                        ..=BUDGET_MEDIUM_MAX => "medium",
-                        _ => "high",
+                    let effort = if budget <= BUDGET_LOW_MAX {
+                        "low"
+                    } else if budget <= BUDGET_MEDIUM_MAX {
+                        "medium"
+                    } else {
+                        "high"
                     };
                     effort.to_owned()
                 })
