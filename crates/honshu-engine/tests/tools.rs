@@ -249,6 +249,7 @@ fn a_schema_that_cannot_be_enforced_is_refused_where_it_stands() {
         for (dialect, param) in [
             (Dialect::Responses, "tools[1].parameters"),
             (Dialect::ChatCompletions, "tools[1].function.parameters"),
+            (Dialect::Messages, "tools[1].input_schema"),
         ] {
             request.dialect = dialect;
             let error = run(&backend, request.clone()).await.unwrap_err();

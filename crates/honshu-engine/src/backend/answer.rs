@@ -106,6 +106,8 @@ struct Choice {
     /// What was used so far, for an answer that is ended from here.
     used: JobUsage,
     end: Option<(FinishReason, JobUsage)>,
+    /// The stop text that ended it.
+    stop_text: Option<Arc<str>>,
 }
 
 impl Run {
@@ -117,6 +119,7 @@ impl Run {
                 writer: Writer::new(index, &started.shape),
                 used: JobUsage::default(),
                 end: None,
+                stop_text: None,
             })
             .collect();
         Self {
@@ -181,7 +184,9 @@ impl Run {
                 }
                 JobEvent::Done { finish, usage } => {
                     let reason = match finish {
-                        job::FinishReason::Stop | job::FinishReason::StopString(_) => {
+                        job::FinishReason::Stop => FinishReason::Stop,
+                        job::FinishReason::StopString(text) => {
+                            choice.stop_text = Some(text.into());
                             FinishReason::Stop
                         }
                         job::FinishReason::Length => FinishReason::Length,
@@ -228,6 +233,10 @@ impl Run {
         Finish {
             reason: reason.unwrap_or(FinishReason::Stop),
             usage: Some(usage),
+            stop_text: self
+                .choices
+                .first()
+                .and_then(|choice| choice.stop_text.clone()),
         }
     }
 }

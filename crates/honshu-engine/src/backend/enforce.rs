@@ -242,6 +242,7 @@ fn refused(
         Some((index, error)) => {
             let path = match request.dialect {
                 Dialect::ChatCompletions => format!("tools[{index}].function.parameters"),
+                Dialect::Messages => format!("tools[{index}].input_schema"),
                 _ => format!("tools[{index}].parameters"),
             };
             failure::grammar(error, &path)

@@ -16,11 +16,11 @@ mod writer;
 use std::sync::Arc;
 
 use honshu_domain::{
-    Attempt, Backend, BackendKind, Demand, Dialect, Error, ErrorKind, InferenceRequest, RunStream,
-    Support, Tool, ToolChoice,
+    Attempt, Backend, BackendKind, Demand, Dialect, Error, ErrorKind, InferenceRequest, Item, Part,
+    RunStream, Support, TokenCount, Tool, ToolChoice,
 };
 
-use crate::job::{Job, LOGPROBS_MAX, Sampling, Token};
+use crate::job::{Constraint, Job, LOGPROBS_MAX, Sampling, Token};
 use crate::markup::{Start, Tools};
 use crate::pool::{self, Lease, NoTemplate, Ready};
 use crate::template::{Chat, Prompt};
@@ -70,8 +70,11 @@ impl Backend for EngineBackend {
             | Demand::LogitBias
             // Templates that know no calls get them in words.
             | Demand::ToolHistory
-            | Demand::ForcedTool => Support::Yes,
-            Demand::ImageInput | Demand::FileInput | Demand::Audio | Demand::ForeignItems | Demand::StoredState => {
+            | Demand::ForcedTool
+            | Demand::RawPrompt
+            | Demand::LegacyFunctions => Support::Yes,
+            Demand::ImageInput | Demand::FileInput | Demand::Audio | Demand::ForeignItems | Demand::StoredState
+            | Demand::LegacyOption | Demand::Embeddings => {
                 Support::No
             }
         }
@@ -79,6 +82,16 @@ impl Backend for EngineBackend {
 
     fn passes_through(&self, _upstream: &str, _dialect: Dialect) -> bool {
         false
+    }
+
+    fn count_input_tokens(&self, attempt: Attempt) -> Option<TokenCount> {
+        let (pool, id) = (Arc::clone(&self.pool), Arc::clone(&self.id));
+        Some(Box::pin(async move {
+            let (_lease, prepared) = prepared(pool, id, attempt).await?;
+            // The choices share one prompt.
+            let tokens = prepared.jobs.first().map_or(0, |job| job.prompt.len());
+            Ok(tokens as u64)
+        }))
     }
 
     fn generate(&self, attempt: Attempt) -> RunStream {
@@ -89,6 +102,16 @@ impl Backend for EngineBackend {
 }
 
 async fn start(pool: Arc<pool::Inner>, id: Arc<str>, attempt: Attempt) -> Result<Started, Error> {
+    let (lease, prepared) = prepared(pool, id, attempt).await?;
+    submit(lease, prepared)
+}
+
+/// Loads the model if need be and makes the prompt.
+async fn prepared(
+    pool: Arc<pool::Inner>,
+    id: Arc<str>,
+    attempt: Attempt,
+) -> Result<(Arc<Lease>, Prepared), Error> {
     let lease = Arc::new(Arc::clone(&pool).acquire(Arc::clone(&id)).await?);
     let now = pool.clock().now();
     let held = Arc::clone(&lease);
@@ -97,7 +120,7 @@ async fn start(pool: Arc<pool::Inner>, id: Arc<str>, attempt: Attempt) -> Result
         .run(move || prepare(&held.ready, &id, &attempt, now))
         .await
         .unwrap_or_else(|error| Err(worker_error(error)))?;
-    submit(lease, prepared)
+    Ok((lease, prepared))
 }
 
 fn worker_error(error: WorkerError) -> Error {
@@ -123,6 +146,9 @@ fn prepare(
     now: honshu_domain::Timestamp,
 ) -> Result<Prepared, Error> {
     let request = &*attempt.request;
+    if request.dialect == Dialect::Completions {
+        return raw_prompt(ready, attempt);
+    }
     let template = match &ready.template {
         Ok(template) => template,
         Err(NoTemplate::Missing) => {
@@ -175,9 +201,23 @@ fn prepare(
         markup,
     };
     let tokens = tokenize(ready, &prompt)?;
+    let jobs = jobs(attempt, &tokens, &shape, || {
+        plan.constraint(ready, id, request, &functions, reasoning)
+    })?;
+    Ok(Prepared { jobs, shape })
+}
+
+/// One job for each choice, each with a constraint of its own.
+fn jobs(
+    attempt: &Attempt,
+    tokens: &[Token],
+    shape: &Shape,
+    constraint: impl Fn() -> Result<Option<Box<dyn Constraint>>, Error>,
+) -> Result<Vec<Job>, Error> {
+    let request = &*attempt.request;
     let mut jobs = Vec::new();
     for choice in 0..request.choices.max(1) {
-        let mut job = Job::new(tokens.clone());
+        let mut job = Job::new(tokens.to_vec());
         job.sampling = sampling(request, choice);
         job.max_tokens = request.max_output_tokens;
         job.stop = request
@@ -189,10 +229,40 @@ fn prepare(
         job.logprobs = request.top_logprobs.map(|n| n.min(LOGPROBS_MAX));
         job.fairness_key = attempt.fairness_key;
         job.salt = attempt.cache_salt;
-        job.constraint = plan.constraint(ready, id, request, &functions, reasoning)?;
+        job.constraint = constraint()?;
         job.shown_controls = shape.markup.controls();
         jobs.push(job);
     }
+    Ok(jobs)
+}
+
+/// A prompt that is continued as it stands: no template, and a base model will do. Special tokens are taken as such,
+/// because whoever asks this way writes the markers of a template by hand.
+fn raw_prompt(ready: &Ready, attempt: &Attempt) -> Result<Prepared, Error> {
+    let request = &*attempt.request;
+    let shape = Shape {
+        markup: Arc::clone(&ready.markup),
+        tools: Arc::default(),
+        start: Start {
+            plain: true,
+            ..Start::default()
+        },
+    };
+    let text = request.input.iter().find_map(|item| match item {
+        Item::Message(message) => message.content.iter().find_map(|part| match part {
+            Part::Text { text, .. } => Some(text.clone()),
+            _ => None,
+        }),
+        _ => None,
+    });
+    let prompt = Prompt {
+        segments: vec![crate::template::Segment {
+            text: text.unwrap_or_default(),
+            special: true,
+        }],
+    };
+    let tokens = tokenize(ready, &prompt)?;
+    let jobs = jobs(attempt, &tokens, &shape, || Ok(None))?;
     Ok(Prepared { jobs, shape })
 }
 
