@@ -243,6 +243,104 @@ fn check_order(pieces: &[Piece]) {
     assert!(!open);
 }
 
+/// Texts of marks, of JSON and of nothing in particular, always the same ones.
+struct Scraps(u64);
+
+impl Scraps {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % below
+    }
+}
+
+#[test]
+fn any_text_is_read_alike_however_it_is_cut() {
+    let json = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        ":",
+        ",",
+        ";",
+        "\\",
+        "\\u00",
+        "\\ud83d\\ude00",
+        "{\"name\": \"add\", \"arguments\": {",
+        "\"name\": \"f\"",
+        "\"arguments\": ",
+        "{}",
+        "1",
+        "null",
+        "true",
+        "add",
+        "add(a=1)",
+        "call:add{a:1}",
+        "```",
+        "```json\n",
+        "<parameter=a>",
+        "</parameter>",
+        "</function>",
+        "<arg_key>a</arg_key>",
+        "<arg_value>",
+        "</arg_value>",
+        " to=functions.add",
+        "analysis",
+        "final",
+        "東",
+        "é",
+        " ",
+        "\n",
+        "\n\n",
+        "<",
+        "<|",
+        "x",
+    ];
+    let mut scraps = Scraps(11);
+    for form in FORMS {
+        let evidence = form.evidence[0].join(" ");
+        for control in [false, true] {
+            let names: Vec<&str> = form
+                .opens
+                .iter()
+                .map(|(name, _)| *name)
+                .chain(form.closes.iter().copied())
+                .chain(["<think>", "</think>"])
+                .chain(super::INNER_MARKS.iter().copied())
+                .collect();
+            let token = |name: &str| {
+                let at = names.iter().position(|known| *known == name)?;
+                Some((i32::try_from(at).unwrap(), control))
+            };
+            let markup = Arc::new(Markup::detect(&evidence, true, token));
+            for _ in 0..400 {
+                let mut text = String::new();
+                for _ in 0..1 + scraps.next(14) {
+                    if scraps.next(3) > 0 {
+                        text.push_str(json[scraps.next(json.len())]);
+                    } else if control {
+                        text.push_str(&format!("⟦{}⟧", names[scraps.next(names.len())]));
+                    } else {
+                        text.push_str(names[scraps.next(names.len())]);
+                    }
+                }
+                let start = Start {
+                    in_reasoning: scraps.next(8) == 0,
+                    ..Start::default()
+                };
+                let whole = parse(&markup, &tools(false), start, &text, &|_| false);
+                check_order(&whole);
+                let single = parse(&markup, &tools(false), start, &text, &|_| true);
+                assert_eq!(show(&single), show(&whole), "{}: {text:?}", form.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn no_text_is_lost_or_made_up_when_nothing_is_a_call() {
     let markup = markup("chatml", "");
@@ -262,14 +360,11 @@ fn no_text_is_lost_or_made_up_when_nothing_is_a_call() {
         ",",
         "é",
     ];
-    let mut state = 7_u64;
+    let mut scraps = Scraps(7);
     for _ in 0..3_000 {
         let mut text = "T".to_owned();
         for _ in 0..12 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            text.push_str(pieces[usize::try_from(state >> 33).unwrap() % pieces.len()]);
+            text.push_str(pieces[scraps.next(pieces.len())]);
         }
         let parsed = parse(&markup, &tools(false), Start::default(), &text, &|place| {
             place % 3 == 0
