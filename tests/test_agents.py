@@ -181,3 +181,16 @@ def test_codex_acts_on_a_prompt_that_is_longer_than_the_context(honshu_with_mode
     done = agent.codex("hello " * 9_000)
     # These are its own words, said only on the code `context_length_exceeded`; ours would be shown raw otherwise.
     assert "ran out of room in the model's context window" in done.stdout, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_cline_speaks_with_a_real_model(honshu_with_model, tmp_path):
+    home = honshu_with_model.start()
+    agent = Agent(tmp_path, home.url, secret(home.make_key()), SMALL_MODEL)
+    # So small a model does nothing useful, and may go on until it is stopped: that the protocol holds is what shows.
+    done = agent.cline("Say hello in one short sentence.", patience=60)
+    events = [event["event"] for event in json_lines(done.stdout) if event["type"] == "agent_event"]
+    kinds = {event["type"] for event in events}
+    assert "iteration_end" in kinds and "error" not in kinds, done.stdout[-3000:]
+    usage = next(event for event in events if event["type"] == "usage")
+    assert usage["inputTokens"] > 0 and usage["outputTokens"] > 0
+    assert "content_end" in kinds, done.stdout[-3000:]

@@ -11,12 +11,13 @@
 
 mod answer;
 mod failure;
+mod raw;
 
 use std::sync::Arc;
 
 use honshu_domain::{
-    Attempt, Backend, BackendKind, Demand, Dialect, Error, ErrorKind, InferenceRequest, Item, Part,
-    RunStream, Support, TextFormat, TokenCount, Tool, ToolChoice,
+    Attempt, Backend, BackendKind, Demand, Dialect, Error, ErrorKind, InferenceRequest, RunStream,
+    Support, TextFormat, TokenCount, Tool, ToolChoice,
 };
 use serde_json::{Value, json};
 
@@ -147,7 +148,7 @@ fn prepare(
 ) -> Result<Prepared, Error> {
     let request = &*attempt.request;
     if request.dialect == Dialect::Completions {
-        return raw_prompt(ready, id, attempt);
+        return raw::prepare(ready, attempt);
     }
     let template = match &ready.template {
         Ok(template) => template,
@@ -193,22 +194,9 @@ fn prepare(
         in_reasoning: prompt.in_reasoning,
     };
     let tokens = tokenize(ready, prompt, shape)?;
-    let jobs = jobs(ready, id, attempt, &tokens, forced.as_ref())?;
-    Ok(Prepared { jobs, shape })
-}
-
-/// One job for each choice.
-fn jobs(
-    ready: &Ready,
-    id: &str,
-    attempt: &Attempt,
-    tokens: &[Token],
-    forced: Option<&Value>,
-) -> Result<Vec<Job>, Error> {
-    let request = &*attempt.request;
     let mut jobs = Vec::new();
     for choice in 0..request.choices.max(1) {
-        let mut job = Job::new(tokens.to_vec());
+        let mut job = Job::new(tokens.clone());
         job.sampling = sampling(request, choice);
         job.max_tokens = request.max_output_tokens;
         job.stop = request
@@ -220,37 +208,9 @@ fn jobs(
         job.logprobs = request.top_logprobs.map(|n| n.min(LOGPROBS_MAX));
         job.fairness_key = attempt.fairness_key;
         job.salt = attempt.cache_salt;
-        job.constraint = constraint(ready, id, request, forced)?;
+        job.constraint = constraint(ready, id, request, forced.as_ref())?;
         jobs.push(job);
     }
-    Ok(jobs)
-}
-
-/// A prompt that is continued as it stands: no template, and a base model will do. Special tokens are taken as such,
-/// because whoever asks this way writes the markers of a template by hand.
-fn raw_prompt(ready: &Ready, id: &str, attempt: &Attempt) -> Result<Prepared, Error> {
-    let request = &*attempt.request;
-    let shape = Shape {
-        forced_call: false,
-        constrained: false,
-        in_reasoning: false,
-    };
-    let text = request.input.iter().find_map(|item| match item {
-        Item::Message(message) => message.content.iter().find_map(|part| match part {
-            Part::Text { text, .. } => Some(text.clone()),
-            _ => None,
-        }),
-        _ => None,
-    });
-    let prompt = Prompt {
-        segments: vec![crate::template::Segment {
-            text: text.unwrap_or_default(),
-            special: true,
-        }],
-        in_reasoning: false,
-    };
-    let tokens = tokenize(ready, prompt, shape)?;
-    let jobs = jobs(ready, id, attempt, &tokens, None)?;
     Ok(Prepared { jobs, shape })
 }
 
