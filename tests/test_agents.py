@@ -34,6 +34,10 @@ SCRIPTS = {
         'read with {"filePath": "{path}"}',
         'edit with {"filePath": "{path}", "oldString": "beta", "newString": "gamma"}',
     ),
+    "claude": (
+        'Read with {"file_path": "{path}"}',
+        'Edit with {"file_path": "{path}", "old_string": "beta", "new_string": "gamma"}',
+    ),
     "continue": (
         'Read with {"filepath": "{path}"}',
         'Edit with {"file_path": "{path}", "old_string": "beta", "new_string": "gamma"}',
@@ -104,6 +108,17 @@ class Agent:
             OPENCODE_DISABLE_MODELS_FETCH="1", OPENCODE_DISABLE_AUTOUPDATE="1",
         )
 
+    def claude(self, prompt):
+        # As with opencode, the package's start script needs an install script to have run.
+        builds = sorted(AGENTS.glob("@anthropic-ai/claude-code-linux-*/claude"))
+        assert builds, "the program of `@anthropic-ai/claude-code` is not installed"
+        return self.run(
+            builds[0], "-p", "--output-format", "json", "--model", self.model, "--allowedTools=Read,Edit", prompt,
+            ANTHROPIC_BASE_URL=self.url.removesuffix("/v1"), ANTHROPIC_API_KEY=self.key,
+            ANTHROPIC_DEFAULT_HAIKU_MODEL=self.model, CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
+            DISABLE_AUTOUPDATER="1",
+        )
+
     def cn(self, prompt):
         config = self.home / "config.yaml"
         config.write_text(
@@ -118,7 +133,10 @@ def finished(shared, tmp_path_factory):
     """Every agent with its finished run, by name."""
     def work(name):
         agent = Agent(tmp_path_factory.mktemp(name), shared.url, secret(shared.key))
-        ask = {"cline": agent.cline, "codex": agent.codex, "opencode": agent.opencode, "continue": agent.cn}[name]
+        ask = {
+            "cline": agent.cline, "codex": agent.codex, "opencode": agent.opencode, "claude": agent.claude,
+            "continue": agent.cn,
+        }[name]
         return agent, ask(agent.prompt(name))
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -154,6 +172,12 @@ def test_codex_ran_both_commands_and_saw_their_output(finished):
     assert next(event for event in events if event["type"] == "turn.completed")["usage"]["output_tokens"] > 0
 
 
+def test_claude_code_speaks_messages_and_counts_our_tokens(finished):
+    result = json_lines(finished["claude"][1].stdout)[-1]
+    assert (result["num_turns"], result["result"], result["is_error"]) == (3, "notes changed", False)
+    assert result["usage"]["input_tokens"] > 0 and result["usage"]["output_tokens"] > 0
+
+
 def test_cline_yolo_ends_by_the_tool_that_it_waits_for(shared, tmp_path):
     agent = Agent(tmp_path, shared.url, secret(shared.key))
     done = agent.cline(
@@ -181,3 +205,16 @@ def test_codex_acts_on_a_prompt_that_is_longer_than_the_context(honshu_with_mode
     done = agent.codex("hello " * 9_000)
     # These are its own words, said only on the code `context_length_exceeded`; ours would be shown raw otherwise.
     assert "ran out of room in the model's context window" in done.stdout, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_cline_speaks_with_a_real_model(honshu_with_model, tmp_path):
+    home = honshu_with_model.start()
+    agent = Agent(tmp_path, home.url, secret(home.make_key()), SMALL_MODEL)
+    # So small a model does nothing useful, and may go on until it is stopped: that the protocol holds is what shows.
+    done = agent.cline("Say hello in one short sentence.", patience=60)
+    events = [event["event"] for event in json_lines(done.stdout) if event["type"] == "agent_event"]
+    kinds = {event["type"] for event in events}
+    assert "iteration_end" in kinds and "error" not in kinds, done.stdout[-3000:]
+    usage = next(event for event in events if event["type"] == "usage")
+    assert usage["inputTokens"] > 0 and usage["outputTokens"] > 0
+    assert "content_end" in kinds, done.stdout[-3000:]

@@ -11,16 +11,17 @@
 mod answer;
 mod enforce;
 mod failure;
+mod raw;
 mod writer;
 
 use std::sync::Arc;
 
 use honshu_domain::{
-    Attempt, Backend, BackendKind, Demand, Dialect, Error, ErrorKind, InferenceRequest, Item, Part,
-    RunStream, Support, TokenCount, Tool, ToolChoice,
+    Attempt, Backend, BackendKind, Demand, Dialect, Error, ErrorKind, InferenceRequest, RunStream,
+    Support, TokenCount, Tool, ToolChoice,
 };
 
-use crate::job::{Constraint, Job, LOGPROBS_MAX, Sampling, Token};
+use crate::job::{Job, LOGPROBS_MAX, Sampling, Token};
 use crate::markup::{Start, Tools};
 use crate::pool::{self, Lease, NoTemplate, Ready};
 use crate::template::{Chat, Prompt};
@@ -147,7 +148,7 @@ fn prepare(
 ) -> Result<Prepared, Error> {
     let request = &*attempt.request;
     if request.dialect == Dialect::Completions {
-        return raw_prompt(ready, attempt);
+        return raw::prepare(ready, attempt);
     }
     let template = match &ready.template {
         Ok(template) => template,
@@ -201,23 +202,9 @@ fn prepare(
         markup,
     };
     let tokens = tokenize(ready, &prompt)?;
-    let jobs = jobs(attempt, &tokens, &shape, || {
-        plan.constraint(ready, id, request, &functions, reasoning)
-    })?;
-    Ok(Prepared { jobs, shape })
-}
-
-/// One job for each choice, each with a constraint of its own.
-fn jobs(
-    attempt: &Attempt,
-    tokens: &[Token],
-    shape: &Shape,
-    constraint: impl Fn() -> Result<Option<Box<dyn Constraint>>, Error>,
-) -> Result<Vec<Job>, Error> {
-    let request = &*attempt.request;
     let mut jobs = Vec::new();
     for choice in 0..request.choices.max(1) {
-        let mut job = Job::new(tokens.to_vec());
+        let mut job = Job::new(tokens.clone());
         job.sampling = sampling(request, choice);
         job.max_tokens = request.max_output_tokens;
         job.stop = request
@@ -229,40 +216,10 @@ fn jobs(
         job.logprobs = request.top_logprobs.map(|n| n.min(LOGPROBS_MAX));
         job.fairness_key = attempt.fairness_key;
         job.salt = attempt.cache_salt;
-        job.constraint = constraint()?;
+        job.constraint = plan.constraint(ready, id, request, &functions, reasoning)?;
         job.shown_controls = shape.markup.controls();
         jobs.push(job);
     }
-    Ok(jobs)
-}
-
-/// A prompt that is continued as it stands: no template, and a base model will do. Special tokens are taken as such,
-/// because whoever asks this way writes the markers of a template by hand.
-fn raw_prompt(ready: &Ready, attempt: &Attempt) -> Result<Prepared, Error> {
-    let request = &*attempt.request;
-    let shape = Shape {
-        markup: Arc::clone(&ready.markup),
-        tools: Arc::default(),
-        start: Start {
-            plain: true,
-            ..Start::default()
-        },
-    };
-    let text = request.input.iter().find_map(|item| match item {
-        Item::Message(message) => message.content.iter().find_map(|part| match part {
-            Part::Text { text, .. } => Some(text.clone()),
-            _ => None,
-        }),
-        _ => None,
-    });
-    let prompt = Prompt {
-        segments: vec![crate::template::Segment {
-            text: text.unwrap_or_default(),
-            special: true,
-        }],
-    };
-    let tokens = tokenize(ready, &prompt)?;
-    let jobs = jobs(attempt, &tokens, &shape, || Ok(None))?;
     Ok(Prepared { jobs, shape })
 }
 
