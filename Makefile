@@ -7,6 +7,8 @@ CACHE := .cache
 MODEL ?= smollm2-135m-instruct
 TEST_MODEL := $(CACHE)/models/smollm2-135m-instruct.gguf
 VENV := $(CACHE)/venv
+CLIENTS := $(CACHE)/venv-clients
+NODE_READY := tests/node/node_modules/.ready tests/agents/node_modules/.ready
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 HONSHU := $(TARGET)/release/honshu
 PYTEST_FLAGS ?= -q
@@ -45,14 +47,14 @@ check: deps test-model ## Format, lints, house rules, unit and in-process tests
 	cargo test -q --locked --workspace
 
 .PHONY: test
-test: check build $(VENV)/.ready tests/node/node_modules/.ready ## Everything that CI runs: `check`, and real clients against the real binary
+test: check build $(VENV)/.ready $(CLIENTS)/.ready $(NODE_READY) ## Everything that CI runs: `check`, and real clients against the real binary
 	HONSHU_TEST_NETWORK=1 HONSHU_TEST_PYTHON=1 HONSHU_PYTHON=$(CURDIR)/$(VENV)/bin/python cargo test -q --locked -p honshu-policy -p honshu-models -p honshu-signature -- external
-	HONSHU=$(abspath $(HONSHU)) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) tests
+	HONSHU=$(abspath $(HONSHU)) HONSHU_CLIENTS=$(CURDIR)/$(CLIENTS) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) tests
 
 .PHONY: soak
-soak: check build $(VENV)/.ready tests/node/node_modules/.ready ## The full counts; by hand, takes long
+soak: check build $(VENV)/.ready $(CLIENTS)/.ready $(NODE_READY) ## The full counts; by hand, takes long
 	HONSHU_SOAK=1 cargo test -q --locked --release --workspace
-	HONSHU_SOAK=1 HONSHU=$(abspath $(HONSHU)) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) tests
+	HONSHU_SOAK=1 HONSHU=$(abspath $(HONSHU)) HONSHU_CLIENTS=$(CURDIR)/$(CLIENTS) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) tests
 
 .PHONY: bench
 bench: test-model ## What is measured; see bench/README.md
@@ -88,16 +90,24 @@ $(VENV)/.ready: tests/requirements.txt
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
+# Libraries that want another version of OpenAI's SDK than the one that the other tests promise.
+$(CLIENTS)/.ready: tests/clients/requirements.txt
+	@scripts/install-packages python3-venv
+	python3 -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install -q --disable-pip-version-check -r tests/clients/requirements.txt
+	@touch $@
+
 $(CACHE)/litellm/.ready: bench/requirements.txt
 	@scripts/install-packages python3-venv
 	python3 -m venv $(CACHE)/litellm
 	$(CACHE)/litellm/bin/python -m pip install -q --disable-pip-version-check -r bench/requirements.txt
 	@touch $@
 
-tests/node/node_modules/.ready: tests/node/package.json tests/node/package-lock.json
-	cd tests/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+# The SDK of OpenAI, and the agents: the second is some 1.3 GB, which npm's own cache keeps between clean builds.
+$(NODE_READY): tests/%/node_modules/.ready: tests/%/package.json tests/%/package-lock.json
+	cd tests/$* && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 .PHONY: clean
 clean: ## Remove build output and downloads
-	rm -rf $(TARGET) $(CACHE) tests/node/node_modules
+	rm -rf $(TARGET) $(CACHE) tests/node/node_modules tests/agents/node_modules

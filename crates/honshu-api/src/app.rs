@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::context::{Context, OPENAI_BASES, Plane};
 use crate::edge::{ListenerTag, RequestInfo};
-use crate::{identity, management, native, openai, respond};
+use crate::{completions, identity, management, messages, native, openai, respond};
 
 /// The longest client-sent `opc-request-id` that is repeated, in bytes: OCI's clients send 32.
 const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
@@ -105,7 +105,12 @@ impl App {
                 any(native::not_implemented),
             );
         for base in OPENAI_BASES {
-            router = router.nest(base, openai::routes());
+            router = router.nest(
+                base,
+                openai::routes()
+                    .merge(completions::routes())
+                    .merge(messages::routes()),
+            );
         }
         router
             .nest("/20231130", management::routes())
@@ -169,10 +174,15 @@ async fn surround(State(app): State<App>, mut request: Request, next: Next) -> R
         header_value(context.request_id.as_str()),
         header_value(&context.opc_request_id),
     );
+    let is_messages = context.plane == Plane::Messages;
     request.extensions_mut().insert(context);
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     if let (Some(request_id), Some(opc_request_id)) = ids {
+        if is_messages {
+            // Anthropic's name for it, which its clients read.
+            headers.insert(HeaderName::from_static("request-id"), request_id.clone());
+        }
         headers.insert(HeaderName::from_static("x-request-id"), request_id);
         headers.insert(HeaderName::from_static("opc-request-id"), opc_request_id);
     }

@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 
 use crate::app::App;
-use crate::context::Context;
+use crate::context::{Context, Plane};
 use crate::respond;
 
 /// An authenticated caller, and what is still to be checked about the body.
@@ -20,21 +20,50 @@ pub(crate) struct Caller {
 
 /// Authenticates a caller of the data plane: an API key or a signature.
 pub(crate) fn data_plane(app: &App, context: &Context, parts: &Parts) -> Result<Caller> {
-    match authorization(&parts.headers)? {
-        None => Err(respond::unauthenticated()),
-        Some(value) if is_signature_scheme(value) => signed(app, context, parts, value),
-        Some(value) => {
-            let value = std::str::from_utf8(value).map_err(|_| respond::unauthenticated())?;
-            let principal = app
-                .control
-                .authenticate_bearer(value, &context.region)
-                .map_err(|reason| refused(&reason))?;
-            Ok(Caller {
-                principal,
-                body_rule: None,
-            })
-        }
+    let api_key = if context.plane == Plane::Messages {
+        x_api_key(&parts.headers)?
+    } else {
+        None
+    };
+    match (authorization(&parts.headers)?, &api_key) {
+        (None, None) => Err(respond::unauthenticated()),
+        // Anthropic's clients send either header or both; two that differ are two credentials.
+        (Some(value), Some(bearer)) if value != bearer.as_bytes() => Err(Error::invalid_at(
+            "",
+            "the headers `authorization` and `x-api-key` hold different credentials; send one",
+        )),
+        (Some(value), _) if is_signature_scheme(value) => signed(app, context, parts, value),
+        (Some(value), _) => bearer(app, context, value),
+        (None, Some(value)) => bearer(app, context, value.as_bytes()),
     }
+}
+
+/// The key of the header that Anthropic's clients use, as the bearer credential that it is.
+fn x_api_key(headers: &HeaderMap) -> Result<Option<String>> {
+    let mut values = headers.get_all("x-api-key").iter();
+    let Some(first) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(Error::invalid_at(
+            "",
+            "there is more than one `x-api-key` header; send one credential",
+        ));
+    }
+    let key = first.to_str().map_err(|_| respond::unauthenticated())?;
+    Ok(Some(format!("Bearer {}", key.trim())))
+}
+
+fn bearer(app: &App, context: &Context, value: &[u8]) -> Result<Caller> {
+    let value = std::str::from_utf8(value).map_err(|_| respond::unauthenticated())?;
+    let principal = app
+        .control
+        .authenticate_bearer(value, &context.region)
+        .map_err(|reason| refused(&reason))?;
+    Ok(Caller {
+        principal,
+        body_rule: None,
+    })
 }
 
 /// Authenticates a caller of the management and identity planes: a signature, nothing else.

@@ -10,6 +10,8 @@ use http::uri::PathAndQuery;
 pub(crate) enum Plane {
     /// OpenAI-compatible paths.
     OpenAi,
+    /// Anthropic Messages, beside the OpenAI-compatible paths.
+    Messages,
     /// OCI native inference, `/20231130/actions/*`.
     NativeInference,
     /// OCI management and identity.
@@ -22,11 +24,17 @@ impl Plane {
     /// The plane of a path, by its prefix. Paths that nobody serves are answered in the shape of the plane
     /// that they look like.
     pub(crate) fn of(path: &str) -> Self {
-        if OPENAI_BASES.iter().any(|base| {
+        let below_a_base = OPENAI_BASES.iter().find_map(|base| {
             path.strip_prefix(base)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }) {
-            Self::OpenAi
+                .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        });
+        if let Some(rest) = below_a_base {
+            let first = rest.trim_start_matches('/').split('/').next();
+            if first == Some("messages") {
+                Self::Messages
+            } else {
+                Self::OpenAi
+            }
         } else if path.starts_with("/20231130/actions") {
             Self::NativeInference
         } else if path.starts_with("/20231130") || path.starts_with("/20160918") {

@@ -6,11 +6,13 @@
 mod app;
 mod authn;
 mod body;
+mod completions;
 mod context;
 pub mod edge;
 mod extract;
 mod identity;
 mod management;
+mod messages;
 mod native;
 mod openai;
 mod respond;

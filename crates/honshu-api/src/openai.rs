@@ -12,7 +12,7 @@ use honshu_domain::{
 };
 use honshu_gateway::{Call, model_not_found};
 use honshu_wire::models::{self, ModelEntry};
-use honshu_wire::{ResponseHead, chat, responses};
+use honshu_wire::{ResponseHead, chat, completions, embeddings, messages, responses};
 use http::{StatusCode, header};
 
 use crate::app::{App, post_only};
@@ -62,33 +62,17 @@ async fn create_chat_completion(State(app): State<App>, request: Request) -> Res
 }
 
 /// One generation, left to right: authenticate, read, parse, run, answer.
-async fn generate(
+pub(crate) async fn generate(
     app: &App,
     context: &Context,
     request: Request,
     dialect: Dialect,
 ) -> Result<Response> {
-    let (parts, body) = request.into_parts();
-    let caller = authn::data_plane(app, context, &parts)?;
-    json_content_type(&parts.headers)?;
-    let compartment = authn::compartment(&parts.headers, &caller.principal)?;
-    // The head holds a buffer of its connection, and the run may last for minutes.
-    drop(parts);
-    let body = body::read(body, caller.body_rule.as_ref()).await?;
-    let request = Arc::new(parse(dialect, body).await?);
+    let (call, body) = take(app, context, request, dialect).await?;
+    let request = Arc::new(parse(body, parser(dialect)).await?);
     let run = app
         .gateway(&context.region)?
-        .generate(
-            Call {
-                principal: caller.principal,
-                region: context.region.clone(),
-                compartment,
-                request_id: context.request_id.as_str().into(),
-                operation: dialect.as_str(),
-                timeouts: app.timeouts,
-            },
-            Arc::clone(&request),
-        )
+        .generate(call, Arc::clone(&request))
         .await?;
     let head = ResponseHead {
         id: response_id(dialect),
@@ -109,10 +93,39 @@ async fn generate(
     })
 }
 
+/// Authenticates the caller and reads the body: everything before the dialect has a say.
+pub(crate) async fn take(
+    app: &App,
+    context: &Context,
+    request: Request,
+    dialect: Dialect,
+) -> Result<(Call, Bytes)> {
+    let (parts, body) = request.into_parts();
+    let caller = authn::data_plane(app, context, &parts)?;
+    json_content_type(&parts.headers)?;
+    let compartment = authn::compartment(&parts.headers, &caller.principal)?;
+    // The head holds a buffer of its connection, and the run may last for minutes.
+    drop(parts);
+    let body = body::read(body, caller.body_rule.as_ref()).await?;
+    let call = Call {
+        principal: caller.principal,
+        region: context.region.clone(),
+        compartment,
+        request_id: context.request_id.as_str().into(),
+        operation: dialect.as_str(),
+        timeouts: app.timeouts,
+    };
+    Ok((call, body))
+}
+
 fn response_id(dialect: Dialect) -> Arc<str> {
     let prefix = match dialect {
         Dialect::Responses => "resp_",
         Dialect::ChatCompletions => "chatcmpl-",
+        Dialect::Messages => "msg_",
+        Dialect::Completions => "cmpl-",
+        // The answer has none.
+        Dialect::Embeddings => "embd-",
     };
     PublicId::generate(prefix, &SystemEntropy as &dyn Entropy)
         .as_str()
@@ -150,16 +163,25 @@ fn json_content_type(headers: &http::HeaderMap) -> Result<()> {
     }
 }
 
-async fn parse(dialect: Dialect, body: Bytes) -> Result<InferenceRequest> {
-    let inline = body.len() <= PARSE_INLINE_BYTES_MAX;
-    let parse = move || match dialect {
-        Dialect::Responses => responses::parse_request(body),
-        Dialect::ChatCompletions => chat::parse_request(body),
-    };
-    if inline {
-        parse()
+fn parser(dialect: Dialect) -> fn(Bytes) -> Result<InferenceRequest> {
+    match dialect {
+        Dialect::Responses => responses::parse_request,
+        Dialect::ChatCompletions => chat::parse_request,
+        Dialect::Messages => messages::parse_request,
+        Dialect::Completions => completions::parse_request,
+        Dialect::Embeddings => embeddings::parse_request,
+    }
+}
+
+/// Parses a body where its size lets nobody else wait.
+pub(crate) async fn parse<T: Send + 'static>(
+    body: Bytes,
+    parser: fn(Bytes) -> Result<T>,
+) -> Result<T> {
+    if body.len() <= PARSE_INLINE_BYTES_MAX {
+        parser(body)
     } else {
-        tokio::task::spawn_blocking(parse)
+        tokio::task::spawn_blocking(move || parser(body))
             .await
             .map_err(Error::internal)?
     }

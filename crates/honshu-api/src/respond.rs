@@ -49,6 +49,7 @@ pub(crate) fn error(context: &Context, error: &Error) -> Response {
         Plane::OpenAi | Plane::Operations => {
             wire_error::openai_body(error, context.request_id.as_str())
         }
+        Plane::Messages => wire_error::anthropic_body(error, context.request_id.as_str()),
         Plane::NativeInference => wire_error::oci_body(error, wire_error::Plane::Inference),
         Plane::Management => wire_error::oci_body(error, wire_error::Plane::Management),
     };

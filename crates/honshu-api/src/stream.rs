@@ -15,7 +15,7 @@ use honshu_domain::{
     SystemEntropy, Timestamp,
 };
 use honshu_gateway::{Run, Step};
-use honshu_wire::{ResponseHead, chat, responses, sse};
+use honshu_wire::{ResponseHead, chat, completions, messages, responses, sse};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body::Frame;
 use tokio::time::{Instant, Sleep};
@@ -25,7 +25,7 @@ use crate::respond;
 /// A comment is sent after this much silence, so that proxies and clients keep the connection.
 const HEARTBEAT_AFTER: Duration = Duration::from_secs(15);
 
-/// After an error chunk of a Chat stream the connection is broken off, because a clean end would read as
+/// After an error of a Chat or Messages stream the connection is broken off, because a clean end would read as
 /// success. This is the time its last bytes get to leave first.
 const BREAK_AFTER: Duration = Duration::from_millis(20);
 
@@ -35,6 +35,8 @@ const FRAME_BYTES: usize = 1_024;
 enum Encoder {
     Responses(Box<responses::StreamEncoder>),
     Chat(Box<chat::StreamEncoder>),
+    Messages(Box<messages::StreamEncoder>),
+    Completions(Box<completions::StreamEncoder>),
 }
 
 impl Encoder {
@@ -42,6 +44,8 @@ impl Encoder {
         match self {
             Self::Responses(encoder) => encoder.event(event, out),
             Self::Chat(encoder) => encoder.event(event, out),
+            Self::Messages(encoder) => encoder.event(event, out),
+            Self::Completions(encoder) => encoder.event(event, out),
         }
     }
 
@@ -55,6 +59,8 @@ impl Encoder {
         match self {
             Self::Responses(encoder) => encoder.end(outcome, error, now, out),
             Self::Chat(encoder) => encoder.end(outcome, error, now, out),
+            Self::Messages(encoder) => encoder.end(outcome, error, now, out),
+            Self::Completions(encoder) => encoder.end(outcome, error, now, out),
         }
     }
 }
@@ -75,6 +81,13 @@ pub(crate) fn streamed(
         Dialect::ChatCompletions => {
             Encoder::Chat(Box::new(chat::StreamEncoder::new(head, request, entropy)))
         }
+        Dialect::Messages => Encoder::Messages(Box::new(messages::StreamEncoder::new(
+            head, request, entropy,
+        ))),
+        // Embeddings are never streamed; their parser sees to that.
+        Dialect::Completions | Dialect::Embeddings => Encoder::Completions(Box::new(
+            completions::StreamEncoder::new(head, request, entropy),
+        )),
     };
     let body = RunBody {
         run,
@@ -84,7 +97,7 @@ pub(crate) fn streamed(
         heartbeat: None,
         last_frame: Instant::now(),
         state: State::Running,
-        breaks_on_failure: dialect == Dialect::ChatCompletions,
+        breaks_on_failure: dialect != Dialect::Responses,
     };
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
@@ -103,7 +116,7 @@ pub(crate) fn streamed(
 #[derive(Debug)]
 enum State {
     Running,
-    /// A failed Chat stream: its error chunk is out, the connection breaks when the sleep ends.
+    /// A failed Chat or Messages stream: its error is out, the connection breaks when the sleep ends.
     Breaking(Pin<Box<Sleep>>),
     Ended,
 }
@@ -230,6 +243,9 @@ pub(crate) async fn whole(
     enum Collector {
         Responses(Box<responses::Collector>),
         Chat(Box<chat::Collector>),
+        Messages(Box<messages::Collector>),
+        /// Also embeddings, which are one native frame.
+        Completions(Box<completions::Collector>),
     }
     let entropy: &dyn Entropy = &SystemEntropy;
     let mut collector = match dialect {
@@ -239,12 +255,20 @@ pub(crate) async fn whole(
         Dialect::ChatCompletions => {
             Collector::Chat(Box::new(chat::Collector::new(head, request, entropy)))
         }
+        Dialect::Messages => {
+            Collector::Messages(Box::new(messages::Collector::new(head, request, entropy)))
+        }
+        Dialect::Completions | Dialect::Embeddings => Collector::Completions(Box::new(
+            completions::Collector::new(head, request, entropy),
+        )),
     };
     while let Some(step) = run.next().await {
         match step {
             Step::Event(event) => match &mut collector {
                 Collector::Responses(collector) => collector.event(&event),
                 Collector::Chat(collector) => collector.event(&event),
+                Collector::Messages(collector) => collector.event(&event),
+                Collector::Completions(collector) => collector.event(&event),
             },
             Step::End { outcome, error } => {
                 return match outcome.status {
@@ -254,6 +278,12 @@ pub(crate) async fn whole(
                                 collector.finish(&outcome, clock.now())
                             }
                             Collector::Chat(collector) => collector.finish(&outcome, clock.now()),
+                            Collector::Completions(collector) => {
+                                collector.finish(&outcome, clock.now())
+                            }
+                            Collector::Messages(collector) => {
+                                collector.finish(&outcome, clock.now())
+                            }
                         };
                         Ok(respond::json_bytes(StatusCode::OK, body))
                     }

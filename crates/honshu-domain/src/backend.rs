@@ -15,6 +15,9 @@ use crate::request::{Demand, Dialect, InferenceRequest};
 /// engine's sequence is freed within one decode step. An `Err` ends the stream.
 pub type RunStream = Pin<Box<dyn Stream<Item = Result<RunEvent, Error>> + Send>>;
 
+/// A number of tokens that is being found out. Dropping it gives the work up.
+pub type TokenCount = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send>>;
+
 /// What kind of backend this is, for logs and `honshu provider list`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackendKind {
@@ -59,6 +62,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// option that the dialect of its upstream does not have. They are named as ignored.
     fn leaves_out(&self, _upstream: &str, _request: &InferenceRequest) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Counts the input tokens that the attempt's request would have, without generating. `None` for a backend that
+    /// cannot say; whoever asks is then told so rather than given a guess.
+    fn count_input_tokens(&self, _attempt: Attempt) -> Option<TokenCount> {
+        None
     }
 
     /// Starts one attempt. Returns at once; the first item of the stream is [`RunEvent::Started`] or the error.

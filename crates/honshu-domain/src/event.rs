@@ -120,6 +120,8 @@ pub struct Finish {
     pub reason: FinishReason,
     /// The counts, where the backend reported them.
     pub usage: Option<Usage>,
+    /// The stop text that ended the (first) answer, where the backend says which; only Messages shows it.
+    pub stop_text: Option<Arc<str>>,
 }
 
 /// Why an answer ended.

@@ -18,7 +18,7 @@ mod seams;
 mod time;
 mod usage;
 
-pub use backend::{Attempt, Backend, BackendKind, RunStream, Support, Timeouts};
+pub use backend::{Attempt, Backend, BackendKind, RunStream, Support, Timeouts, TokenCount};
 pub use error::{Error, ErrorKind, Origin, Problem, Result, Retry, TimeoutKind};
 pub use event::{
     FailureReason, Finish, FinishReason, NativeFrame, Outcome, PartKind, RunEvent, Status,

@@ -14,6 +14,12 @@ pub enum Dialect {
     ChatCompletions,
     /// OpenAI Responses.
     Responses,
+    /// Anthropic Messages.
+    Messages,
+    /// OpenAI's old Completions: the prompt is text and gets no template.
+    Completions,
+    /// OpenAI's embeddings, whose answer is one native frame.
+    Embeddings,
 }
 
 impl Dialect {
@@ -22,14 +28,18 @@ impl Dialect {
         match self {
             Self::ChatCompletions => "chat_completions",
             Self::Responses => "responses",
+            Self::Messages => "messages",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
         }
     }
 
     /// The field that holds the conversation, for errors about it.
     pub const fn prompt_field(self) -> &'static str {
         match self {
-            Self::ChatCompletions => "messages",
-            Self::Responses => "input",
+            Self::ChatCompletions | Self::Messages => "messages",
+            Self::Responses | Self::Embeddings => "input",
+            Self::Completions => "prompt",
         }
     }
 }
@@ -60,7 +70,7 @@ pub struct InferenceRequest {
     pub format: TextFormat,
     /// The most output tokens; absent means as many as the context leaves.
     pub max_output_tokens: Option<u32>,
-    /// Texts at which the answer ends; at most 4 of at most 10,000 bytes.
+    /// Texts at which the answer ends; few (4 in OpenAI's dialects, 16 in Messages) of at most 10,000 bytes.
     pub stop: Vec<String>,
     /// How many answers; 1 in Responses.
     pub choices: u32,
@@ -106,6 +116,15 @@ pub enum Demand {
     ForeignItems,
     /// State that is kept by the upstream (`previous_response_id`, `conversation`, `background`).
     StoredState,
+    /// A prompt that gets no chat template (the old Completions).
+    RawPrompt,
+    /// An option of the old Completions that OpenAI's own servers know (`echo`, `suffix`, `best_of`, prompts that
+    /// are not one text).
+    LegacyOption,
+    /// Calls in the form of the old `functions`.
+    LegacyFunctions,
+    /// Vectors instead of an answer.
+    Embeddings,
 }
 
 impl Demand {
@@ -124,6 +143,10 @@ impl Demand {
             Self::LogitBias => "logit bias",
             Self::ForeignItems => "items of this type",
             Self::StoredState => "stored responses",
+            Self::RawPrompt => "prompts without a chat template",
+            Self::LegacyOption => "this option of the old Completions API",
+            Self::LegacyFunctions => "the old `functions`",
+            Self::Embeddings => "embeddings",
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::toktrie::{
     InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv,
 };
@@ -51,6 +51,33 @@ pub enum Grammar<'a> {
     Regex(&'a str),
     /// Text of this grammar, in llguidance's form of Lark.
     Lark(&'a str),
+    /// Text of several grammars.
+    Composed(&'a Composition),
+}
+
+/// A grammar that refers to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Composition {
+    /// In llguidance's form of Lark; `@p0` is the first of the parts.
+    pub lark: String,
+    /// The parts.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a [`Composition`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// JSON that satisfies a schema; see [`Grammar::JsonSchema`].
+    Schema {
+        /// The schema.
+        schema: Value,
+        /// True refuses schemas that cannot be enforced in full.
+        strict: bool,
+    },
+    /// See [`Grammar::Regex`].
+    Regex(String),
+    /// See [`Grammar::Lark`].
+    Lark(String),
 }
 
 /// A form cannot be enforced.
@@ -88,6 +115,18 @@ struct Inner {
 struct Compiled {
     parser: TokenParser,
     not_enforced: Arc<[String]>,
+}
+
+/// A grammar that can be begun many times, for constraints that hold only for parts of an answer.
+pub(crate) struct Template {
+    parser: TokenParser,
+}
+
+impl Template {
+    /// A matcher at the grammar's beginning.
+    pub(crate) fn begin(&self) -> Result<Masked, EngineError> {
+        Masked::new(self.parser.deep_clone()).map_err(|error| failed(&error.to_string()))
+    }
 }
 
 /// A constraint, and what of the form it does not enforce.
@@ -164,6 +203,24 @@ impl Grammars {
     /// # Errors
     /// [`GrammarError`], in words for whoever wrote the form.
     pub fn constraint(&self, grammar: Grammar<'_>) -> Result<MadeConstraint, GrammarError> {
+        let compiled = self.compiled(grammar)?;
+        let not_enforced = Arc::clone(&compiled.not_enforced);
+        Ok(MadeConstraint {
+            constraint: Box::new(Masked::new(compiled.parser)?),
+            not_enforced,
+        })
+    }
+
+    /// A grammar for later.
+    ///
+    /// # Errors
+    /// As [`Self::constraint`].
+    pub(crate) fn template(&self, grammar: Grammar<'_>) -> Result<Template, GrammarError> {
+        let parser = self.compiled(grammar)?.parser;
+        Ok(Template { parser })
+    }
+
+    fn compiled(&self, grammar: Grammar<'_>) -> Result<Compiled, GrammarError> {
         let (key, bytes) = cache_key(grammar);
         if bytes > GRAMMAR_BYTES_MAX {
             return Err(GrammarError::TooLarge { bytes });
@@ -207,26 +264,23 @@ impl Grammars {
                 compiled
             }
         };
-        let mut matcher = Matcher::new(Ok(compiled.parser));
-        let accepting = matcher
-            .is_accepting()
-            .map_err(|error| refused(&error.to_string()))?;
-        Ok(MadeConstraint {
-            constraint: Box::new(Masked { matcher, accepting }),
-            not_enforced: compiled.not_enforced,
-        })
+        Ok(compiled)
     }
 
     fn compile(&self, grammar: Grammar<'_>) -> Result<Compiled, GrammarError> {
         let factory = self.factory()?;
         let top = match grammar {
+            Grammar::Composed(composition) => composed(composition)?,
             Grammar::JsonSchema { schema, strict } => {
                 let schema = serde_json::from_str(schema).map_err(|error| {
                     GrammarError::Unsupported(format!("the schema is not JSON: {error}"))
                 })?;
-                json_grammar(schema, strict)?
+                TopLevelGrammar::from_json_schema(json_grammar(schema, strict)?)
             }
-            Grammar::JsonObject => json_grammar(serde_json::json!({"type": "object"}), true)?,
+            Grammar::JsonObject => {
+                let any = serde_json::json!({"type": "object"});
+                TopLevelGrammar::from_json_schema(json_grammar(any, true)?)
+            }
             Grammar::Regex(pattern) => TopLevelGrammar::from_regex(pattern),
             Grammar::Lark(source) => TopLevelGrammar::from_lark(source.to_owned()),
         };
@@ -249,6 +303,20 @@ fn cache_key(grammar: Grammar<'_>) -> (String, usize) {
         Grammar::JsonObject => ("object".to_owned(), 0),
         Grammar::Regex(pattern) => (format!("regex {pattern}"), pattern.len()),
         Grammar::Lark(source) => (format!("lark {source}"), source.len()),
+        Grammar::Composed(Composition { lark, parts }) => {
+            let mut key = format!("composed {lark}");
+            for part in parts {
+                match part {
+                    Part::Schema { schema, strict } => {
+                        key.push_str(&format!("\n schema {strict} {schema}"));
+                    }
+                    Part::Regex(source) => key.push_str(&format!("\n regex {source}")),
+                    Part::Lark(source) => key.push_str(&format!("\n lark {source}")),
+                }
+            }
+            let bytes = key.len();
+            (key, bytes)
+        }
     }
 }
 
@@ -269,7 +337,27 @@ fn refused(message: &str) -> GrammarError {
     GrammarError::Unsupported(format!("it cannot be enforced: {line}"))
 }
 
-fn json_grammar(mut schema: Value, strict: bool) -> Result<TopLevelGrammar, GrammarError> {
+fn composed(composition: &Composition) -> Result<TopLevelGrammar, GrammarError> {
+    let mut grammars = vec![GrammarWithLexer::from_lark(composition.lark.clone())];
+    for (index, part) in composition.parts.iter().enumerate() {
+        let mut grammar = match part {
+            Part::Schema { schema, strict } => {
+                GrammarWithLexer::from_json_schema(json_grammar(schema.clone(), *strict)?)
+            }
+            Part::Regex(source) => GrammarWithLexer::from_regex(source),
+            Part::Lark(source) => GrammarWithLexer::from_lark(source.clone()),
+        };
+        grammar.name = Some(format!("p{index}"));
+        grammars.push(grammar);
+    }
+    Ok(TopLevelGrammar {
+        grammars,
+        max_tokens: None,
+    })
+}
+
+/// The schema with our own options of the compiler.
+fn json_grammar(mut schema: Value, strict: bool) -> Result<Value, GrammarError> {
     if schema == Value::Bool(true) {
         schema = serde_json::json!({});
     }
@@ -288,7 +376,7 @@ fn json_grammar(mut schema: Value, strict: bool) -> Result<TopLevelGrammar, Gram
         ..JsonCompileOptions::default()
     };
     options.apply_to(&mut schema);
-    Ok(TopLevelGrammar::from_json_schema(schema))
+    Ok(schema)
 }
 
 /// Refuses numbers that would make the grammar itself huge.
@@ -322,9 +410,19 @@ fn check_bounds(schema: &Value, depth: usize) -> Result<(), GrammarError> {
     }
 }
 
-struct Masked {
+pub(crate) struct Masked {
     matcher: Matcher,
     accepting: bool,
+}
+
+impl Masked {
+    fn new(parser: TokenParser) -> Result<Self, GrammarError> {
+        let mut matcher = Matcher::new(Ok(parser));
+        let accepting = matcher
+            .is_accepting()
+            .map_err(|error| refused(&error.to_string()))?;
+        Ok(Self { matcher, accepting })
+    }
 }
 
 impl Constraint for Masked {

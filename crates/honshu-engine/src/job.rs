@@ -2,6 +2,8 @@
 //!
 //! This module knows tokens, not messages: chat templates and tool calls are another module's business.
 
+use std::sync::Arc;
+
 use crate::error::{EngineError, SubmitError};
 
 /// A token id of one model's vocabulary: 0 to `n_vocab - 1`.
@@ -26,6 +28,8 @@ pub struct Job {
     pub salt: u64,
     /// Restricts the tokens that may be sampled.
     pub constraint: Option<Box<dyn Constraint>>,
+    /// Control tokens that are told as [`JobEvent::Control`]; the others are not told at all.
+    pub shown_controls: Arc<[Token]>,
 }
 
 impl Job {
@@ -41,6 +45,7 @@ impl Job {
             fairness_key: 0,
             salt: 0,
             constraint: None,
+            shown_controls: Arc::default(),
         }
     }
 
@@ -257,6 +262,13 @@ pub enum JobEvent {
         text: String,
         /// One entry for each token of the text, if the job asked for them.
         logprobs: Vec<TokenLogprob>,
+        /// Tokens sampled since the last event.
+        tokens: u32,
+    },
+    /// A control token of [`Job::shown_controls`] came, behind all text that was told before.
+    Control {
+        /// The token.
+        token: Token,
         /// Tokens sampled since the last event.
         tokens: u32,
     },

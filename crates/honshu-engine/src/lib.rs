@@ -12,6 +12,8 @@ mod estimate;
 mod events;
 mod gguf;
 mod job;
+mod lazy;
+mod markup;
 mod model;
 mod pool;
 mod sampler;
@@ -23,7 +25,9 @@ mod text;
 mod workers;
 
 pub use backend::EngineBackend;
-pub use constraint::{GRAMMAR_BYTES_MAX, Grammar, GrammarError, Grammars, MadeConstraint};
+pub use constraint::{
+    Composition, GRAMMAR_BYTES_MAX, Grammar, GrammarError, Grammars, MadeConstraint, Part,
+};
 pub use error::{EngineError, LoadError, SubmitError};
 pub use events::JobEvents;
 pub use job::{

@@ -355,6 +355,13 @@ impl Vocabulary {
             .unwrap_or_default()
     }
 
+    /// Every token with its bytes.
+    pub(crate) fn words(&self) -> impl Iterator<Item = (Token, &[u8])> {
+        (0..)
+            .take(self.ends.len())
+            .map(|token: Token| (token, self.bytes(token)))
+    }
+
     pub(crate) fn is_control(&self, token: Token) -> bool {
         usize::try_from(token)
             .ok()
@@ -513,6 +520,11 @@ impl LoadedModel {
     /// The tokenizer alone: unlike a clone of `self`, whoever holds it may be dropped on the engine's own thread.
     pub(crate) fn tokenizer(&self) -> Arc<sys::Model> {
         Arc::clone(&self.inner.model)
+    }
+
+    /// The bytes and kinds of all tokens.
+    pub(crate) fn vocabulary(&self) -> Arc<Vocabulary> {
+        Arc::clone(&self.inner.vocabulary)
     }
 
     /// The bytes of a token, of a special token its name; may be part of a character. Empty outside the vocabulary.

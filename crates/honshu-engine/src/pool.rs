@@ -17,6 +17,7 @@ use crate::backend::EngineBackend;
 use crate::constraint::Grammars;
 use crate::error::LoadError;
 use crate::job::Token;
+use crate::markup::Markup;
 use crate::model::{EngineStats, LoadOptions, LoadedModel};
 use crate::template::{ChatTemplate, SpecialTokens, TemplateError};
 use crate::workers::Workers;
@@ -103,6 +104,8 @@ pub(crate) struct Ready {
     pub model: LoadedModel,
     pub template: Result<ChatTemplate, NoTemplate>,
     pub grammars: Grammars,
+    /// How it writes calls and reasoning.
+    pub markup: Arc<Markup>,
     /// The token that the model wants before every prompt.
     pub first_token: Option<Token>,
 }
@@ -572,6 +575,15 @@ fn start(path: &Path, options: &ModelOptions, load: &LoadOptions) -> Result<Arc<
         None => Err(NoTemplate::Missing),
         Some(source) => ChatTemplate::compile(&source, &tokens()).map_err(NoTemplate::Broken),
     };
+    let (words, knows_tools) = template.as_ref().map_or(("", false), |template| {
+        (template.source(), template.knows_tools())
+    });
+    let markup = Markup::detect(words, knows_tools, |name| {
+        match model.tokenize(name, false, true).as_deref() {
+            Ok([token]) => Some((*token, model.is_control(*token))),
+            _ => None,
+        }
+    });
     let first_token = model
         .tokenize("", true, true)
         .ok()
@@ -580,6 +592,7 @@ fn start(path: &Path, options: &ModelOptions, load: &LoadOptions) -> Result<Arc<
     Ok(Arc::new(Ready {
         model,
         template,
+        markup: Arc::new(markup),
         grammars,
         first_token,
     }))
@@ -593,6 +606,8 @@ fn log_loaded(id: &str, ready: &Ready, began: Instant) {
         architecture = %meta.architecture,
         context_tokens = meta.n_ctx,
         parameters = meta.parameters,
+        calls = ready.markup.form.name,
+        reasons = ready.markup.reasons,
         "model loaded"
     );
     match &ready.template {

@@ -47,7 +47,7 @@ fn answer(
             JobEvent::Text { text, .. } => out.push_str(&text),
             JobEvent::Done { finish, .. } => return (out, finish != FinishReason::Length),
             JobEvent::Failed(error) => panic!("{error}"),
-            JobEvent::Started { .. } => {}
+            JobEvent::Started { .. } | JobEvent::Control { .. } => {}
         }
     }
     panic!("no end");

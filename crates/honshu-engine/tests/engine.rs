@@ -94,6 +94,7 @@ fn read(mut events: JobEvents) -> Answer {
         );
         match event {
             JobEvent::Started { cached_tokens, .. } => answer.cached = cached_tokens,
+            JobEvent::Control { tokens, .. } => answer.tokens += tokens,
             JobEvent::Text {
                 text,
                 logprobs,
@@ -285,10 +286,55 @@ fn characters_split_over_tokens_arrive_whole_and_a_constraint_ends_the_answer() 
             }
             JobEvent::Done { finish, .. } => assert_eq!(finish, FinishReason::Stop),
             JobEvent::Failed(error) => panic!("{error}"),
-            JobEvent::Started { .. } => {}
+            JobEvent::Started { .. } | JobEvent::Control { .. } => {}
         }
     }
     assert_eq!(whole, text);
+}
+
+#[test]
+fn control_tokens_are_told_only_to_those_who_ask_and_part_the_text() {
+    let model = shared();
+    let one = |text: &str| model.tokenize(text, false, true).unwrap()[0];
+    let (asked, other) = (one("<|im_start|>"), one("<|endoftext|>"));
+    assert!(model.is_control(asked) && model.is_control(other));
+    let mut script = vec![asked];
+    for text in ["a", "b"] {
+        script.extend(model.tokenize(text, false, false).unwrap());
+        script.push(asked);
+    }
+    let length = u32::try_from(script.len()).unwrap();
+    let said = |shown: &[Token], stop: &[&str]| {
+        let job = Job {
+            constraint: Some(Box::new(Script(script.clone(), 0))),
+            shown_controls: shown.into(),
+            stop: stop.iter().map(ToString::to_string).collect(),
+            ..greedy(chat(model, "Hi"), 99)
+        };
+        let mut events = model.submit(job).unwrap();
+        let (mut said, mut count) = (String::new(), 0);
+        while let Some(event) = events.recv() {
+            match event {
+                JobEvent::Text { text, tokens, .. } => {
+                    said.push_str(&text);
+                    count += tokens;
+                }
+                JobEvent::Control { token, tokens } => {
+                    assert_eq!(token, asked);
+                    said.push('|');
+                    count += tokens;
+                }
+                JobEvent::Done { usage, .. } => assert_eq!(usage.completion_tokens, count),
+                JobEvent::Failed(error) => panic!("{error}"),
+                JobEvent::Started { .. } => {}
+            }
+        }
+        (said, count)
+    };
+    assert_eq!(said(&[asked], &[]), ("|a|b|".to_owned(), length));
+    assert_eq!(said(&[other], &[]), ("ab".to_owned(), length));
+    assert_eq!(said(&[asked], &["ab"]), ("|a|b|".to_owned(), length));
+    assert_eq!(said(&[], &["ab"]).0, "");
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl Reading {
     fn take(&mut self, event: JobEvent) {
         assert!(self.end.is_none(), "an event after the last");
         match event {
-            JobEvent::Started { .. } => {}
+            JobEvent::Started { .. } | JobEvent::Control { .. } => {}
             JobEvent::Text { logprobs, .. } => self.got.extend(logprobs),
             JobEvent::Done { finish, usage } => {
                 assert!(usage.completion_tokens as usize >= self.got.len());

@@ -1,4 +1,4 @@
-//! Chat templates: what conversations become in five families' words, and what hostile templates cannot do.
+//! Chat templates: what conversations become in the words of each family, and what hostile templates cannot do.
 //!
 //! `testdata/templates/<family>.jinja` is rendered with the conversations below; the golden file beside it holds the
 //! prompts. `HONSHU_UPDATE_GOLDEN=1` writes the golden files anew; look at the difference before committing it.
@@ -87,6 +87,22 @@ fn chat<'a>(instructions: Option<&'a str>, items: &'a [Item], tools: &'a [Tool])
         now,
     }
 }
+
+const FAMILIES: [&str; 13] = [
+    "chatml",
+    "llama3",
+    "mistral",
+    "gemma",
+    "phi",
+    "parts",
+    "mistral_named",
+    "coder",
+    "command",
+    "harmony",
+    "deepseek",
+    "gemma4",
+    "phi4",
+];
 
 struct Case {
     name: &'static str,
@@ -177,7 +193,7 @@ fn show(template: &ChatTemplate, case: &Case) -> String {
 #[test]
 fn conversations_become_the_prompts_of_each_family() {
     let update = std::env::var_os("HONSHU_UPDATE_GOLDEN").is_some();
-    for family in ["chatml", "llama3", "mistral", "gemma", "phi", "parts"] {
+    for family in FAMILIES {
         let source = std::fs::read_to_string(folder().join(format!("{family}.jinja"))).unwrap();
         let template = ChatTemplate::compile(&source, &tokens()).unwrap();
         let mut shown = format!(
@@ -204,7 +220,7 @@ fn conversations_become_the_prompts_of_each_family() {
 
 #[test]
 fn no_word_of_a_conversation_is_lost_in_any_family() {
-    for family in ["chatml", "llama3", "mistral", "gemma", "phi", "parts"] {
+    for family in FAMILIES {
         let source = std::fs::read_to_string(folder().join(format!("{family}.jinja"))).unwrap();
         let template = ChatTemplate::compile(&source, &tokens()).unwrap();
         for case in cases() {

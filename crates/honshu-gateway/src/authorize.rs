@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use honshu_domain::{Catalogue, Error, ErrorKind, InferenceRequest, Model};
+use honshu_domain::{Catalogue, Dialect, Error, ErrorKind, InferenceRequest, Model};
 use honshu_policy::{Authorized, Authorizer, Operation, Permission, Target};
 
 use crate::admit::{Admission, Admissions};
@@ -63,10 +63,17 @@ pub(crate) fn authorize(
     let model_id = model
         .as_ref()
         .map_or_else(|| Arc::clone(&request.model), |model| Arc::clone(&model.id));
+    let (permission, operation) = match request.dialect {
+        Dialect::Embeddings => (Permission::GENERATIVE_AI_TEXT_EMBED, Operation::EmbedText),
+        Dialect::ChatCompletions
+        | Dialect::Responses
+        | Dialect::Messages
+        | Dialect::Completions => (Permission::GENERATIVE_AI_CHAT, Operation::Chat),
+    };
     let target = Target::new(call.compartment.as_str())
         .model(&model_id)
-        .operation(Operation::Chat);
-    let decision = authorizer.authorize(&call.principal, Permission::GENERATIVE_AI_CHAT, &target);
+        .operation(operation);
+    let decision = authorizer.authorize(&call.principal, permission, &target);
     match (decision, model) {
         (Ok(proof), Some(model)) => Ok(AuthorizedCall {
             call,
@@ -75,8 +82,7 @@ pub(crate) fn authorize(
             proof,
         }),
         (Ok(_), None) => {
-            let id =
-                authorizer.note_missing(&call.principal, Permission::GENERATIVE_AI_CHAT, &target);
+            let id = authorizer.note_missing(&call.principal, permission, &target);
             Err(not_found_with(&request.model, id.as_deref()))
         }
         (Err(denied), _) => Err(not_found_with(&request.model, denied.decision_id())),

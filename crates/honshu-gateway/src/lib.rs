@@ -12,6 +12,7 @@ mod authorize;
 mod balance;
 mod budget;
 mod call;
+mod count;
 mod limits;
 mod owner;
 mod plan;
@@ -119,6 +120,24 @@ impl Gateway {
         let admitted = authorized.admit(&shared.admissions)?;
         let planned = plan::plan(&shared.balancer, admitted)?;
         run::start(Arc::clone(shared), planned).await
+    }
+
+    /// Counts the input tokens that `request` would have, without generating. Who may not generate may not count;
+    /// while it lasts it takes the place of a run. No usage row is written: nothing was generated.
+    ///
+    /// # Errors
+    /// As [`Self::generate`] before its first event; `Unsupported` when no deployment of the model can count.
+    pub async fn count_input_tokens(
+        &self,
+        call: Call,
+        request: Arc<InferenceRequest>,
+    ) -> Result<u64, Error> {
+        let shared = &self.shared;
+        shared.refuse_when_shut_down()?;
+        let asked = authorize::resolve(&*shared.catalogue, call, request);
+        let authorized = authorize::authorize(&*shared.authorizer, asked)?;
+        let admitted = authorized.admit(&shared.admissions)?;
+        count::input_tokens(plan::plan(&shared.balancer, admitted)?).await
     }
 
     /// How many runs are alive now.

@@ -8,9 +8,17 @@ mod credential;
 mod openai;
 mod scripted;
 
-/// Whether a hint's path is that of the reasoning effort, in either dialect.
-pub(crate) fn is_reasoning_effort(path: &str) -> bool {
-    matches!(path, "reasoning.effort" | "reasoning_effort")
+use honshu_domain::Dialect;
+
+/// Whether a hint's path is that of the reasoning effort, as the dialect spells it.
+pub(crate) fn is_reasoning_effort(dialect: Dialect, path: &str) -> bool {
+    match dialect {
+        Dialect::ChatCompletions | Dialect::Responses => {
+            matches!(path, "reasoning.effort" | "reasoning_effort")
+        }
+        Dialect::Completions | Dialect::Embeddings => false,
+        Dialect::Messages => matches!(path, "thinking" | "output_config.effort"),
+    }
 }
 
 pub use credential::Credential;

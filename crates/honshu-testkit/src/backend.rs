@@ -71,7 +71,11 @@ impl Act {
             output_tokens,
             ..Usage::default()
         });
-        Self::Event(RunEvent::Finished(Finish { reason, usage }))
+        Self::Event(RunEvent::Finished(Finish {
+            reason,
+            usage,
+            stop_text: None,
+        }))
     }
 
     /// A whole good answer of `pieces` pieces.

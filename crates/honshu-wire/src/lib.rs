@@ -6,9 +6,12 @@
 
 mod assembly;
 pub mod chat;
+pub mod completions;
+pub mod embeddings;
 pub mod error;
 mod head;
 mod json;
+pub mod messages;
 pub mod models;
 pub mod oci;
 pub mod passthrough;

@@ -27,7 +27,8 @@ pub fn patch_request(
     let Ok(text) = std::str::from_utf8(raw) else {
         return raw.clone();
     };
-    let want_usage = want_usage && dialect == Dialect::ChatCompletions;
+    let want_usage =
+        want_usage && matches!(dialect, Dialect::ChatCompletions | Dialect::Completions);
     let mut model = None;
     let mut options = None;
     // Most clients write the model first: the prompt behind it need not be read again.
@@ -169,8 +170,10 @@ impl FramePatcher {
         }
         let text = utf8(&data).map_err(|_| nonsense())?;
         match self.dialect {
-            Dialect::ChatCompletions => self.chat(text, &data, false),
+            // The old Completions differ from Chat in nothing that is looked at.
+            Dialect::ChatCompletions | Dialect::Completions => self.chat(text, &data, false),
             Dialect::Responses => self.responses_event(text, &data),
+            Dialect::Messages | Dialect::Embeddings => Err(nonsense()),
         }
     }
 
@@ -181,7 +184,10 @@ impl FramePatcher {
     pub fn whole(&mut self, body: Bytes) -> Result<Patched, Error> {
         let text = utf8(&body).map_err(|_| nonsense())?;
         match self.dialect {
-            Dialect::ChatCompletions => self.chat(text, &body, true),
+            Dialect::ChatCompletions | Dialect::Completions => self.chat(text, &body, true),
+            Dialect::Embeddings => self.embeddings(text, &body),
+            // No upstream is asked in it.
+            Dialect::Messages => Err(nonsense()),
             Dialect::Responses => {
                 let mut edits = Edits::default();
                 let mut facts = FrameFacts {
@@ -265,6 +271,40 @@ impl FramePatcher {
             }
         }
         Ok(self.patched(data, text, &edits, facts, None, whole))
+    }
+
+    /// A list of vectors has no reason for its end: there all is.
+    fn embeddings(&self, text: &str, body: &Bytes) -> Result<Patched, Error> {
+        let mut edits = Edits::default();
+        let mut facts = FrameFacts {
+            terminal: true,
+            finish: Some(FinishReason::Stop),
+            ..FrameFacts::default()
+        };
+        let (mut usage, mut data, mut error) = (None, false, false);
+        members(text, |key, place| {
+            let value = &text[place.clone()];
+            match key {
+                "model" => edits.model = Some(place),
+                "usage" if value != "null" => usage = Some(value),
+                "data" => data = value.starts_with('['),
+                "error" => error = value != "null",
+                _ => {}
+            }
+        })
+        .map_err(|_| nonsense())?;
+        if error {
+            facts.error = Some(from_frame(&parse_text(text).map_err(|_| nonsense())?));
+            return Ok(Patched { frame: None, facts });
+        }
+        if !data {
+            return Err(nonsense());
+        }
+        if let Some(usage) = usage {
+            let node = parse_text(usage).map_err(|_| nonsense())?;
+            facts.usage = Some(read_chat_usage(&node));
+        }
+        Ok(self.patched(body, text, &edits, facts, None, true))
     }
 
     fn responses_event(&mut self, text: &str, data: &Bytes) -> Result<Patched, Error> {

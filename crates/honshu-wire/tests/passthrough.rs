@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use honshu_domain::{Dialect, ErrorKind, FinishReason};
 use honshu_wire::passthrough::{FramePatcher, patch_request};
-use honshu_wire::{chat, responses};
+use honshu_wire::{chat, completions, responses};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -168,6 +168,7 @@ proptest! {
         for (dialect, given) in [
             (Dialect::ChatCompletions, r#"{"messages":[{"role":"user","content":"hi","x_m":[1]}]}"#),
             (Dialect::Responses, r#"{"input":[{"role":"user","content":"hi","x_m":[1]}]}"#),
+            (Dialect::Completions, r#"{"prompt":"hi","y_m":[1]}"#),
         ] {
             let mut members: Vec<(String, Value)> = extras.clone();
             let Value::Object(given) = serde_json::from_str(given).unwrap() else { unreachable!() };
@@ -178,13 +179,14 @@ proptest! {
             let request = match dialect {
                 Dialect::ChatCompletions => chat::parse_request(body),
                 Dialect::Responses => responses::parse_request(body),
+                _ => completions::parse_request(body),
             }.unwrap();
             prop_assert_eq!(request.model.as_ref(), "alias");
             let sent = patch_request(&request.raw, "up", dialect, usage);
             let mut sent: Value = serde_json::from_slice(&sent).unwrap();
             let sent = sent.as_object_mut().unwrap();
             prop_assert_eq!(sent.get("model"), Some(&Value::from("up")));
-            if usage && dialect == Dialect::ChatCompletions {
+            if usage && dialect != Dialect::Responses {
                 prop_assert_eq!(&sent.remove("stream_options").unwrap()["include_usage"], &Value::from(true));
             }
             prop_assert_eq!(sent.len(), members.len());

@@ -14,5 +14,6 @@
 mod access;
 mod bodies;
 mod management;
+mod matrix;
 mod runs;
 mod support;

@@ -38,6 +38,7 @@ pub(crate) fn chicago() -> Region {
 pub(crate) struct House {
     pub(crate) clock: Arc<SimClock>,
     pub(crate) usage: Arc<MemoryUsageLog>,
+    pub(crate) catalogue: Arc<MemoryCatalogue>,
     pub(crate) root: Ocid,
     pub(crate) osaka: SocketAddr,
     pub(crate) chicago: SocketAddr,
@@ -112,6 +113,15 @@ impl Answer {
                 "{what}"
             );
             let body = self.json();
+            if body["type"] == "error" {
+                // The Messages dialect has a shape of its own.
+                let error = &body["error"];
+                assert!(
+                    error["type"].is_string() && error["message"].is_string(),
+                    "{what}: {body}"
+                );
+                return self;
+            }
             assert!(
                 body["code"].is_string() && body["message"].is_string(),
                 "{what}: {body}"
@@ -184,7 +194,7 @@ impl House {
         let app = App::new(AppParts {
             gateways,
             control,
-            catalogue,
+            catalogue: Arc::clone(&catalogue) as _,
             clock: Arc::clone(&clock) as _,
             regions: regions
                 .iter()
@@ -208,6 +218,7 @@ impl House {
         Self {
             clock,
             usage,
+            catalogue,
             root: tenancy,
             osaka: addresses[0],
             chicago: addresses[1],
@@ -329,10 +340,16 @@ impl House {
 
     /// Lets every key chat.
     pub(crate) async fn let_keys_chat(&self) {
-        let statement = "allow any-user to use generative-ai-chat in tenancy where request.principal.type = 'generativeaiapikey'";
+        self.let_keys("generative-ai-chat").await;
+    }
+
+    pub(crate) async fn let_keys(&self, resource: &str) {
+        let statement = format!(
+            "allow any-user to use {resource} in tenancy where request.principal.type = 'generativeaiapikey'"
+        );
         let body = json!({
             "compartmentId": self.root.as_str(),
-            "name": "chat",
+            "name": resource,
             "description": "d",
             "statements": [statement],
         });

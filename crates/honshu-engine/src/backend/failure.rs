@@ -8,15 +8,17 @@ use crate::template::TemplateError;
 
 fn input_param(dialect: Dialect) -> &'static str {
     match dialect {
-        Dialect::ChatCompletions => "messages",
-        Dialect::Responses => "input",
+        Dialect::ChatCompletions | Dialect::Messages => "messages",
+        Dialect::Completions => "prompt",
+        Dialect::Responses | Dialect::Embeddings => "input",
     }
 }
 
 pub(super) fn format_param(dialect: Dialect) -> &'static str {
     match dialect {
-        Dialect::ChatCompletions => "response_format",
+        Dialect::ChatCompletions | Dialect::Completions | Dialect::Embeddings => "response_format",
         Dialect::Responses => "text.format",
+        Dialect::Messages => "output_config.format",
     }
 }
 

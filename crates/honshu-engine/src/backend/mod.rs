@@ -4,24 +4,25 @@
 //! The stream that [`Backend::generate`] returns owns the jobs: dropping it frees their places within one decode
 //! step. Rendering and tokenizing happen on worker threads, so a long prompt holds up nobody.
 //!
-//! Tools: with `tool_choice` `auto`, definitions are given to templates that know tools, and what the model writes
-//! about them is passed on as text, since each family of models has a form of its own for calls. A template that
-//! knows no tools is not told of them, which is logged. A required call is enforced by constrained decoding, whatever
-//! the model, and comes as a function call.
+//! Tools: definitions are given to the model's own template, or told in words if it knows none; what the model writes
+//! is read in its own form and comes as function calls. Required calls, strict tools and answers with a schema are
+//! enforced by constrained decoding, with the model's reasoning before them left free.
 
 mod answer;
+mod enforce;
 mod failure;
+mod raw;
+mod writer;
 
 use std::sync::Arc;
 
 use honshu_domain::{
     Attempt, Backend, BackendKind, Demand, Dialect, Error, ErrorKind, InferenceRequest, RunStream,
-    Support, TextFormat, Tool, ToolChoice,
+    Support, TokenCount, Tool, ToolChoice,
 };
-use serde_json::{Value, json};
 
-use crate::constraint::Grammar;
-use crate::job::{Constraint, Job, LOGPROBS_MAX, Sampling, Token};
+use crate::job::{Job, LOGPROBS_MAX, Sampling, Token};
+use crate::markup::{Start, Tools};
 use crate::pool::{self, Lease, NoTemplate, Ready};
 use crate::template::{Chat, Prompt};
 use crate::workers::WorkerError;
@@ -70,8 +71,11 @@ impl Backend for EngineBackend {
             | Demand::LogitBias
             // Templates that know no calls get them in words.
             | Demand::ToolHistory
-            | Demand::ForcedTool => Support::Yes,
-            Demand::ImageInput | Demand::FileInput | Demand::Audio | Demand::ForeignItems | Demand::StoredState => {
+            | Demand::ForcedTool
+            | Demand::RawPrompt
+            | Demand::LegacyFunctions => Support::Yes,
+            Demand::ImageInput | Demand::FileInput | Demand::Audio | Demand::ForeignItems | Demand::StoredState
+            | Demand::LegacyOption | Demand::Embeddings => {
                 Support::No
             }
         }
@@ -79,6 +83,16 @@ impl Backend for EngineBackend {
 
     fn passes_through(&self, _upstream: &str, _dialect: Dialect) -> bool {
         false
+    }
+
+    fn count_input_tokens(&self, attempt: Attempt) -> Option<TokenCount> {
+        let (pool, id) = (Arc::clone(&self.pool), Arc::clone(&self.id));
+        Some(Box::pin(async move {
+            let (_lease, prepared) = prepared(pool, id, attempt).await?;
+            // The choices share one prompt.
+            let tokens = prepared.jobs.first().map_or(0, |job| job.prompt.len());
+            Ok(tokens as u64)
+        }))
     }
 
     fn generate(&self, attempt: Attempt) -> RunStream {
@@ -89,6 +103,16 @@ impl Backend for EngineBackend {
 }
 
 async fn start(pool: Arc<pool::Inner>, id: Arc<str>, attempt: Attempt) -> Result<Started, Error> {
+    let (lease, prepared) = prepared(pool, id, attempt).await?;
+    submit(lease, prepared)
+}
+
+/// Loads the model if need be and makes the prompt.
+async fn prepared(
+    pool: Arc<pool::Inner>,
+    id: Arc<str>,
+    attempt: Attempt,
+) -> Result<(Arc<Lease>, Prepared), Error> {
     let lease = Arc::new(Arc::clone(&pool).acquire(Arc::clone(&id)).await?);
     let now = pool.clock().now();
     let held = Arc::clone(&lease);
@@ -97,7 +121,7 @@ async fn start(pool: Arc<pool::Inner>, id: Arc<str>, attempt: Attempt) -> Result
         .run(move || prepare(&held.ready, &id, &attempt, now))
         .await
         .unwrap_or_else(|error| Err(worker_error(error)))?;
-    submit(lease, prepared)
+    Ok((lease, prepared))
 }
 
 fn worker_error(error: WorkerError) -> Error {
@@ -123,6 +147,9 @@ fn prepare(
     now: honshu_domain::Timestamp,
 ) -> Result<Prepared, Error> {
     let request = &*attempt.request;
+    if request.dialect == Dialect::Completions {
+        return raw::prepare(ready, attempt);
+    }
     let template = match &ready.template {
         Ok(template) => template,
         Err(NoTemplate::Missing) => {
@@ -141,15 +168,13 @@ fn prepare(
             );
         }
     };
-    let forced = forced_tools(request)?;
     let tools: &[Tool] = if request.tool_choice == ToolChoice::None {
         &[]
     } else {
         &request.tools
     };
-    if !tools.is_empty() && !template.knows_tools() && forced.is_none() {
-        tracing::info!(model = %id, request = %attempt.request_id, "the model's chat template knows no tools; they are left out");
-    }
+    let functions = enforce::functions(tools);
+    let plan = enforce::Plan::new(request, &functions)?;
     let chat = Chat {
         instructions: request.instructions.as_deref(),
         items: &request.input,
@@ -160,13 +185,23 @@ fn prepare(
     let prompt = template
         .render(&chat)
         .map_err(|error| failure::template(error, request))?;
+    let markup = Arc::clone(&ready.markup);
+    let text = prompt.text();
+    let in_reasoning = markup.ends_in_reasoning(&text);
+    let reasoning = enforce::reasoning(&markup, &text, request);
+    let parameters = functions
+        .iter()
+        .map(|function| (function.name.clone(), function.parameters.clone()));
     let shape = Shape {
-        forced_call: forced.is_some(),
-        // A form leaves no place for reasoning.
-        constrained: forced.is_some() || request.format != TextFormat::Text,
-        in_reasoning: prompt.in_reasoning,
+        tools: Arc::new(Tools::new(parameters)),
+        start: Start {
+            in_reasoning,
+            one_call: !request.parallel_tool_calls,
+            plain: false,
+        },
+        markup,
     };
-    let tokens = tokenize(ready, prompt, shape)?;
+    let tokens = tokenize(ready, &prompt)?;
     let mut jobs = Vec::new();
     for choice in 0..request.choices.max(1) {
         let mut job = Job::new(tokens.clone());
@@ -181,19 +216,14 @@ fn prepare(
         job.logprobs = request.top_logprobs.map(|n| n.min(LOGPROBS_MAX));
         job.fairness_key = attempt.fairness_key;
         job.salt = attempt.cache_salt;
-        job.constraint = constraint(ready, id, request, forced.as_ref())?;
+        job.constraint = plan.constraint(ready, id, request, &functions, reasoning)?;
+        job.shown_controls = shape.markup.controls();
         jobs.push(job);
     }
     Ok(Prepared { jobs, shape })
 }
 
-fn tokenize(ready: &Ready, mut prompt: Prompt, shape: Shape) -> Result<Vec<Token>, Error> {
-    if shape.constrained && shape.in_reasoning {
-        prompt.segments.push(crate::template::Segment {
-            text: "\n</think>\n\n".to_owned(),
-            special: true,
-        });
-    }
+fn tokenize(ready: &Ready, prompt: &Prompt) -> Result<Vec<Token>, Error> {
     let mut tokens = Vec::new();
     for segment in &prompt.segments {
         let piece = ready
@@ -242,90 +272,6 @@ fn sampling(request: &InferenceRequest, choice: u32) -> Sampling {
         seed: asked
             .seed
             .map(|seed| seed.cast_unsigned().wrapping_add(u64::from(choice))),
-    }
-}
-
-fn constraint(
-    ready: &Ready,
-    id: &str,
-    request: &InferenceRequest,
-    forced: Option<&Value>,
-) -> Result<Option<Box<dyn Constraint>>, Error> {
-    let text;
-    let grammar = match (&request.format, forced) {
-        (_, Some(schema)) => {
-            text = schema.to_string();
-            Grammar::JsonSchema {
-                schema: &text,
-                strict: false,
-            }
-        }
-        (TextFormat::Text, None) => return Ok(None),
-        (TextFormat::JsonObject, None) => Grammar::JsonObject,
-        (TextFormat::JsonSchema { schema, strict, .. }, None) => Grammar::JsonSchema {
-            schema: schema.get(),
-            strict: strict.unwrap_or(false),
-        },
-    };
-    let param = if forced.is_some() {
-        "tools"
-    } else {
-        failure::format_param(request.dialect)
-    };
-    let made = ready
-        .grammars
-        .constraint(grammar)
-        .map_err(|error| failure::grammar(error, param))?;
-    if !made.not_enforced.is_empty() {
-        tracing::info!(model = %id, parts = ?made.not_enforced, "parts of a schema are not enforced");
-    }
-    Ok(Some(made.constraint))
-}
-
-/// The schema of a call that must come, if one must.
-fn forced_tools(request: &InferenceRequest) -> Result<Option<Value>, Error> {
-    let only = match &request.tool_choice {
-        ToolChoice::Required => None,
-        ToolChoice::Function(name) => Some(name),
-        ToolChoice::Auto | ToolChoice::None => return Ok(None),
-        ToolChoice::Other(_) => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "this form of `tool_choice` cannot be honoured by this model",
-            )
-            .with_param("tool_choice"));
-        }
-    };
-    let calls: Vec<Value> = request
-        .tools
-        .iter()
-        .filter_map(|tool| match tool {
-            Tool::Function(function) if only.is_none_or(|name| *name == function.name) => {
-                Some(function)
-            }
-            _ => None,
-        })
-        .map(|function| {
-            let parameters: Value = function
-                .parameters
-                .as_ref()
-                .and_then(|schema| schema.to().ok())
-                .unwrap_or_else(|| json!({"type": "object"}));
-            json!({
-                "type": "object",
-                "properties": {"name": {"const": &*function.name}, "arguments": parameters},
-                "required": ["name", "arguments"],
-                "additionalProperties": false,
-            })
-        })
-        .collect();
-    match calls.len() {
-        0 => Err(Error::invalid_at(
-            "tool_choice",
-            "a call is required and there is no function that could be called",
-        )),
-        1 => Ok(calls.into_iter().next()),
-        _ => Ok(Some(json!({"anyOf": calls}))),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::EngineError;
@@ -37,6 +38,7 @@ pub(crate) struct Active {
     sampler: Sampler,
     constraint: Option<Box<dyn Constraint>>,
     logprobs: Option<u8>,
+    shown_controls: Arc<[Token]>,
     text: TextOut,
     unsent_logprobs: Vec<(usize, TokenLogprob)>,
     unsent_tokens: u32,
@@ -65,6 +67,7 @@ impl Active {
             sampler: Sampler::new(job.sampling, &job.prompt, seed),
             constraint: job.constraint,
             logprobs: job.logprobs,
+            shown_controls: job.shown_controls,
             text: TextOut::new(job.stop),
             unsent_logprobs: Vec::new(),
             unsent_tokens: 0,
@@ -136,6 +139,9 @@ impl Active {
         self.tokens.push(token);
         // A token that is not shown is not reported either: the reported bytes are the text.
         let shown = if vocabulary.is_control(token) {
+            if self.shown_controls.contains(&token) {
+                self.send_control(token);
+            }
             self.text.push(&[])
         } else {
             if let Some(logprobs) = logprobs {
@@ -170,6 +176,18 @@ impl Active {
                 self.events.send(JobEvent::Done { finish, usage });
             }
         }
+    }
+
+    /// Tells a control token. No text from before it can become a stop string with text from behind it.
+    fn send_control(&mut self, token: Token) {
+        let rest = self.text.finish();
+        if !rest.is_empty() {
+            self.unsent_tokens -= 1;
+            self.send(rest);
+            self.unsent_tokens = 1;
+        }
+        let tokens = std::mem::take(&mut self.unsent_tokens);
+        self.events.send(JobEvent::Control { token, tokens });
     }
 
     fn send(&mut self, text: String) {

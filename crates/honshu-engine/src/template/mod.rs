@@ -77,9 +77,9 @@ pub struct Chat<'a> {
     pub instructions: Option<&'a str>,
     /// The conversation.
     pub items: &'a [Item],
-    /// Tools; given to the template only if it knows any.
+    /// Tools; a template that knows none has them told in the system turn.
     pub tools: &'a [Tool],
-    /// As sent; `none` turns the reasoning of templates off that know such a switch.
+    /// As sent; `none` turns the reasoning of templates off that know such a switch, everything else on.
     pub reasoning_effort: Option<&'a str>,
     /// What `strftime_now` shows.
     pub now: Timestamp,
@@ -99,8 +99,6 @@ pub struct Segment {
 pub struct Prompt {
     /// Its pieces, in order.
     pub segments: Vec<Segment>,
-    /// Whether the prompt ends inside the model's reasoning, so that the answer begins there.
-    pub in_reasoning: bool,
 }
 
 impl Prompt {
@@ -149,28 +147,39 @@ impl ChatTemplate {
         self.can.arguments != Arguments::Unknown
     }
 
+    /// The template's source, as it is run.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.compiled.source
+    }
+
     /// Renders a conversation up to the place where the model's answer begins.
     ///
     /// # Errors
     /// [`TemplateError`]: all but `Broken` are about this conversation.
     pub fn render(&self, chat: &Chat<'_>) -> Result<Prompt, TemplateError> {
-        let turns = turns::from_items(chat.instructions, chat.items, &self.guard)?;
+        let mut turns = turns::from_items(chat.instructions, chat.items, &self.guard)?;
+        let mut tools = self.tools(chat.tools);
+        if !self.can.tools
+            && let Some(tools) = tools.take()
+        {
+            let functions: Vec<serde_json::Value> = tools
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|tool| tool.get("function").cloned())
+                .collect();
+            turns::tell_tools(&mut turns, &functions);
+        }
         let turns = turns::adapt(turns, &self.can);
         let messages = turns::to_messages(&turns, &self.can);
-        let tools = if self.can.tools {
-            self.tools(chat.tools)
-        } else {
-            None
-        };
         let tools = tools.or_else(|| self.can.empty_tools.then(|| json!([])));
         let effort = chat.reasoning_effort;
         let text = self
             .compiled
             .render_with(messages, tools, effort, Some(chat.now))?;
-        let in_reasoning = text.trim_end().ends_with("<think>");
         Ok(Prompt {
             segments: self.guard.split(&text),
-            in_reasoning,
         })
     }
 
@@ -276,10 +285,16 @@ impl Compiled {
             context.push(("tools", Value::from_serialize(&tools)));
         }
         if let Some(effort) = effort {
-            context.push(("reasoning_effort", Value::from(effort)));
-            if effort == "none" {
-                context.push(("enable_thinking", Value::from(false)));
-            }
+            // Templates know three words; the APIs have more.
+            let word = match effort {
+                "minimal" => "low",
+                "xhigh" => "high",
+                other => other,
+            };
+            context.push(("reasoning_effort", Value::from(word)));
+            let thinks = effort != "none";
+            context.push(("enable_thinking", Value::from(thinks)));
+            context.push(("thinking", Value::from(thinks)));
         }
         let now = now.unwrap_or(Timestamp::from_micros(0));
         context.push((

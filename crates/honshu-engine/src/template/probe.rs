@@ -60,14 +60,7 @@ pub(super) fn probe(template: &Compiled) -> Capabilities {
         arguments: Arguments::Unknown,
         one_call_a_turn: false,
         short_call_ids: source.contains("length != 9") || source.contains("length == 9"),
-        reasoning_field: if source.contains("thinking")
-            && !source.contains("reasoning_content")
-            && source.contains(".thinking")
-        {
-            "thinking"
-        } else {
-            "reasoning_content"
-        },
+        reasoning_field: reasoning_field(source),
     };
     let shows = |can: &Capabilities, turns: &[Turn], words: &[&str]| -> bool {
         let none = can.empty_tools.then(|| json!([]));
@@ -118,6 +111,19 @@ pub(super) fn probe(template: &Compiled) -> Capabilities {
     can
 }
 
+/// The field in which a template looks for the reasoning of earlier answers.
+fn reasoning_field(source: &str) -> &'static str {
+    let reads = |field: &&&str| {
+        [".", "'", "\""]
+            .iter()
+            .any(|before| source.contains(&format!("{before}{field}")))
+    };
+    ["reasoning_content", "thinking", "reasoning"]
+        .iter()
+        .find(reads)
+        .unwrap_or(&"reasoning_content")
+}
+
 fn probe_calls(template: &Compiled, can: &mut Capabilities) {
     if !template.source.contains("tool_calls") {
         return;
@@ -147,26 +153,35 @@ fn probe_calls(template: &Compiled, can: &mut Capabilities) {
             .render(messages, can.empty_tools.then(|| json!([])))
             .ok()
     };
+    let words = ["probe_call", "probe_key", "value", RESULT];
+    // A text that was written as JSON once more shows its quotes doubly escaped.
+    let whole = |text: &String| {
+        words.iter().all(|word| text.contains(word)) && !text.contains(r#"\"probe_key"#)
+    };
     for form in [Arguments::Text, Arguments::Object] {
         can.arguments = form;
-        let Some(text) = render(can, vec![call("callaaaa1", "probe_call")]) else {
+        let one = || vec![call("callaaaa1", "probe_call")];
+        if !render(can, one()).as_ref().is_some_and(whole) {
             continue;
-        };
-        // A text that was written as JSON once more shows its quotes doubly escaped.
-        if ["probe_call", "probe_key", "value", RESULT]
-            .iter()
-            .all(|word| text.contains(word))
-            && !text.contains(r#"\"probe_key"#)
-        {
-            let two = vec![
-                call("callaaaa1", "probe_call"),
-                call("callaaaa2", "probe_other"),
-            ];
-            let shows_both =
-                |text: &String| text.contains("probe_call") && text.contains("probe_other");
-            can.one_call_a_turn = !render(can, two).as_ref().is_some_and(shows_both);
-            return;
         }
+        // A template that has a form of its own for mappings, and no JSON, must get one.
+        let mapping = Capabilities {
+            arguments: Arguments::Object,
+            ..can.clone()
+        };
+        let own_form =
+            |text: &String| !text.contains("\"probe_key\"") && !text.contains("'probe_key'");
+        if render(&mapping, one()).is_some_and(|text| whole(&text) && own_form(&text)) {
+            can.arguments = Arguments::Object;
+        }
+        let two = vec![
+            call("callaaaa1", "probe_call"),
+            call("callaaaa2", "probe_other"),
+        ];
+        let shows_both =
+            |text: &String| text.contains("probe_call") && text.contains("probe_other");
+        can.one_call_a_turn = !render(can, two).as_ref().is_some_and(shows_both);
+        return;
     }
     can.arguments = Arguments::Unknown;
 }

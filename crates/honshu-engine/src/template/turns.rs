@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::probe::{Arguments, Capabilities};
 use super::{Guard, TemplateError};
+use crate::markup;
 
 /// Between texts that were separate and had to become one.
 const JOINT: &str = "\n\n";
@@ -113,6 +114,16 @@ pub(super) fn from_items(
     Ok(turns)
 }
 
+/// Tells the model of its tools in the system turn, for templates that know none.
+pub(super) fn tell_tools(turns: &mut Vec<Turn>, functions: &[Value]) {
+    let leading = turns
+        .iter()
+        .take_while(|turn| turn.role == "system" || turn.role == "developer")
+        .count();
+    let words = markup::tools_in_words(functions);
+    turns.insert(leading, Turn::new("system", words));
+}
+
 /// The text of a list of parts. Parts follow each other without anything between them, as the APIs define.
 fn text_of(parts: &[Part]) -> Result<String, TemplateError> {
     let mut out = String::new();
@@ -211,22 +222,16 @@ fn merge_neighbours(turns: Vec<Turn>) -> Vec<Turn> {
 
 /// For templates that know no tools: calls and results in words.
 fn tools_as_text(mut turn: Turn) -> Turn {
-    for call in std::mem::take(&mut turn.calls) {
-        let arguments: Value = serde_json::from_str(&call.arguments)
-            .unwrap_or_else(|_| Value::String(call.arguments.clone()));
-        join(
-            &mut turn.content,
-            &json!({"name": call.name, "arguments": arguments}).to_string(),
-        );
-    }
+    let calls: Vec<String> = std::mem::take(&mut turn.calls)
+        .iter()
+        .map(|call| markup::call_in_words(&call.name, &call.arguments))
+        .collect();
+    join(&mut turn.content, &calls.join("\n"));
     if turn.role == "tool" {
         turn.role = "user";
-        let what = turn
-            .name
-            .take()
-            .unwrap_or_else(|| turn.call_id.clone().unwrap_or_default());
-        turn.content = format!("Result of the function {what}:\n{}", turn.content);
+        turn.content = markup::result_in_words(&turn.content);
         turn.call_id = None;
+        turn.name = None;
     }
     turn
 }

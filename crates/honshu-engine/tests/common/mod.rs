@@ -140,6 +140,7 @@ pub struct Whole {
     pub items: Vec<(u32, Item)>,
     pub finish: Finish,
     pub deltas: usize,
+    pub argument_deltas: usize,
 }
 
 impl Whole {
@@ -173,7 +174,7 @@ pub async fn run(backend: &Arc<dyn Backend>, request: InferenceRequest) -> Resul
     let mut open: Vec<Option<(u32, String, bool)>> = Vec::new();
     let mut items = Vec::new();
     let mut finish = None;
-    let mut deltas = 0;
+    let (mut deltas, mut argument_deltas) = (0, 0);
     while let Some(event) = stream.next().await {
         assert!(finish.is_none(), "an event after the end");
         let event = event?;
@@ -218,6 +219,7 @@ pub async fn run(backend: &Arc<dyn Backend>, request: InferenceRequest) -> Resul
                 output_index,
                 delta,
             } => {
+                argument_deltas += 1;
                 open[output_index as usize]
                     .as_mut()
                     .unwrap()
@@ -250,5 +252,6 @@ pub async fn run(backend: &Arc<dyn Backend>, request: InferenceRequest) -> Resul
         items: items.into_iter().map(|(_, item)| item).collect(),
         finish: finish.expect("the stream ends with Finished"),
         deltas,
+        argument_deltas,
     })
 }

@@ -329,6 +329,7 @@ impl Native {
         out.push(RunEvent::Finished(Finish {
             reason,
             usage: self.usage,
+            stop_text: None,
         }));
     }
 }
@@ -348,7 +349,10 @@ impl Decoder {
             Dialect::ChatCompletions => {
                 Self::Chat(Box::new(chat::UpstreamDecoder::new().with_choices(choices)))
             }
-            Dialect::Responses => Self::Responses(Box::new(responses::UpstreamDecoder::new())),
+            // Nothing is translated from the others.
+            Dialect::Responses | Dialect::Messages | Dialect::Completions | Dialect::Embeddings => {
+                Self::Responses(Box::new(responses::UpstreamDecoder::new()))
+            }
         }
     }
 

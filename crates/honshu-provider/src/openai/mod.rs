@@ -48,6 +48,8 @@ pub struct OpenAiProvider {
     credential: Credential,
     chat: Option<Uri>,
     responses: Option<Uri>,
+    completions: Option<Uri>,
+    embeddings: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
     client: Client,
 }
@@ -71,6 +73,9 @@ impl OpenAiProvider {
         Ok(Self {
             chat: options.chat.then(|| url("/chat/completions")).transpose()?,
             responses: options.responses.then(|| url("/responses")).transpose()?,
+            // Whoever serves Chat mostly has these as well; who has not says so.
+            completions: options.chat.then(|| url("/completions")).transpose()?,
+            embeddings: url("/embeddings")?,
             name: options.name,
             credential: options.credential,
             headers: Vec::new(),
@@ -102,6 +107,8 @@ impl OpenAiProvider {
         match caller {
             Dialect::ChatCompletions if self.chat.is_some() => Dialect::ChatCompletions,
             Dialect::Responses if self.responses.is_some() => Dialect::Responses,
+            // Nothing can be translated into these.
+            Dialect::Completions | Dialect::Embeddings => caller,
             _ if self.chat.is_some() => Dialect::ChatCompletions,
             _ => Dialect::Responses,
         }
@@ -109,12 +116,16 @@ impl OpenAiProvider {
 
     fn http_request(&self, attempt: &Attempt, dialect: Dialect, body: Bytes) -> Request<Bytes> {
         let url = match dialect {
-            Dialect::ChatCompletions => &self.chat,
-            Dialect::Responses => &self.responses,
+            Dialect::ChatCompletions => self.chat.as_ref(),
+            Dialect::Responses => self.responses.as_ref(),
+            Dialect::Completions => self.completions.as_ref(),
+            Dialect::Embeddings => Some(&self.embeddings),
+            // No upstream is asked in it.
+            Dialect::Messages => None,
         };
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = url.clone().unwrap_or_default();
+        *request.uri_mut() = url.cloned().unwrap_or_default();
         let headers = request.headers_mut();
         headers.reserve(8 + self.headers.len());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -146,7 +157,10 @@ fn body_for(request: &InferenceRequest, upstream: &str, dialect: Dialect) -> Byt
             patch_request(&request.raw, upstream, dialect, request.stream)
         }
         Dialect::ChatCompletions => chat::build_request(request, upstream, request.stream),
-        Dialect::Responses => responses::build_request(request, upstream, request.stream),
+        // The others are asked in their own callers' dialect, or not at all.
+        Dialect::Responses | Dialect::Messages | Dialect::Completions | Dialect::Embeddings => {
+            responses::build_request(request, upstream, request.stream)
+        }
     }
 }
 
@@ -163,14 +177,19 @@ impl Backend for OpenAiProvider {
         let spoken = self.dialect_for(dialect);
         if spoken == dialect {
             // The upstream knows its own models and answers for itself.
-            return Support::Yes;
+            return if dialect == Dialect::Completions && self.completions.is_none() {
+                Support::No
+            } else {
+                Support::Yes
+            };
         }
         match demand {
             Demand::ImageInput
             | Demand::ForcedTool
             | Demand::ToolHistory
             | Demand::JsonSchema
-            | Demand::JsonObject => Support::Yes,
+            | Demand::JsonObject
+            | Demand::LegacyFunctions => Support::Yes,
             // Chat has them, Responses does not.
             Demand::Choices | Demand::LogitBias | Demand::Logprobs
                 if spoken == Dialect::ChatCompletions =>
@@ -183,7 +202,10 @@ impl Backend for OpenAiProvider {
             | Demand::FileInput
             | Demand::Audio
             | Demand::ForeignItems
-            | Demand::StoredState => Support::No,
+            | Demand::StoredState
+            | Demand::RawPrompt
+            | Demand::LegacyOption
+            | Demand::Embeddings => Support::No,
         }
     }
 
@@ -191,9 +213,9 @@ impl Backend for OpenAiProvider {
         self.dialect_for(dialect) == dialect
     }
 
-    fn acts_on_hint(&self, _upstream: &str, _dialect: Dialect, path: &str) -> bool {
+    fn acts_on_hint(&self, _upstream: &str, dialect: Dialect, path: &str) -> bool {
         // Both translations carry the effort over.
-        is_reasoning_effort(path)
+        is_reasoning_effort(dialect, path)
     }
 
     fn leaves_out(&self, _upstream: &str, request: &InferenceRequest) -> Vec<String> {
@@ -203,8 +225,12 @@ impl Backend for OpenAiProvider {
         }
         let sampling = &request.sampling;
         // Chat has them, Responses does not.
+        let stop = match request.dialect {
+            Dialect::Messages => "stop_sequences",
+            _ => "stop",
+        };
         [
-            ("stop", !request.stop.is_empty()),
+            (stop, !request.stop.is_empty()),
             ("seed", sampling.seed.is_some()),
             ("top_k", sampling.top_k.is_some()),
             ("min_p", sampling.min_p.is_some()),

@@ -6,6 +6,10 @@
 //! - `Reply with exactly: X` answers `X` (the rest of the line, or the lines after it when the line ends there);
 //! - `Call the tool NAME with {json}` calls it; several such lines are several calls. With a tool's result in the
 //!   input after the last user message it answers with a sentence that quotes the result;
+//! - `Then call the tool NAME with {json}` calls it when the results of all calls before it are there, one line after
+//!   the other, and `Then reply with exactly: X` is the answer after the last of them: so an agent is led through
+//!   several turns, also when it adds messages of its own that tell nothing;
+//! - `Refuse with: X` is a refusal that says `X`;
 //! - `Answer with N words` answers with N words, at most 100,000;
 //! - a forced tool, or the only tool when nothing else is told, is called with arguments that satisfy its schema;
 //! - a JSON schema for the answer is filled, JSON mode gives an object;
@@ -24,17 +28,24 @@
 //! Images and files are taken and not looked at; sound, stored state and items that only one dialect knows are
 //! refused.
 //!
+//! Embeddings are made from a text's words: texts with words in common are near each other, and the same text always
+//! has the same vector, of length 1 with 64 numbers unless `dimensions` says otherwise. A prompt of the old Completions
+//! is read as a user message is.
+//!
 //! Tokens are counted by words: a token is a word with the white space before it. Input tokens are the words of
 //! all instructions, messages, calls and results, plus 3 for each item. `max_output_tokens`, stop texts, several
 //! choices and log probabilities (each 0, one candidate) are honoured; sampling has no effect.
 //!
 //! It must never do I/O or read a clock other than the timer of its pauses.
 
+mod embed;
 mod fill;
 mod play;
 mod script;
 
-use honshu_domain::{Attempt, Backend, BackendKind, Demand, Dialect, RunStream, Support};
+use honshu_domain::{
+    Attempt, Backend, BackendKind, Demand, Dialect, RunStream, Support, TokenCount,
+};
 
 use crate::is_reasoning_effort;
 
@@ -67,7 +78,9 @@ impl Backend for ScriptedProvider {
         match demand {
             // It keeps nothing, makes no sound and knows only what the two dialects share: saying otherwise would
             // drop a demand in silence.
-            Demand::StoredState | Demand::Audio | Demand::ForeignItems => Support::No,
+            Demand::StoredState | Demand::Audio | Demand::ForeignItems | Demand::LegacyOption => {
+                Support::No
+            }
             _ => Support::Yes,
         }
     }
@@ -76,11 +89,19 @@ impl Backend for ScriptedProvider {
         false
     }
 
-    fn acts_on_hint(&self, _upstream: &str, _dialect: Dialect, path: &str) -> bool {
-        is_reasoning_effort(path)
+    fn acts_on_hint(&self, _upstream: &str, dialect: Dialect, path: &str) -> bool {
+        is_reasoning_effort(dialect, path)
+    }
+
+    fn count_input_tokens(&self, attempt: Attempt) -> Option<TokenCount> {
+        let count = script::input_tokens(&attempt.request);
+        Some(Box::pin(std::future::ready(Ok(count))))
     }
 
     fn generate(&self, attempt: Attempt) -> RunStream {
+        if attempt.request.dialect == Dialect::Embeddings {
+            return Box::pin(futures_util::stream::iter(embed::answer(&attempt)));
+        }
         let script = script::write(&attempt);
         Box::pin(play::Play::new(script))
     }

@@ -33,6 +33,16 @@ const WORDS: [&str; 10] = [
     "mountains",
 ];
 
+/// What a message that tells something holds.
+const TELLING: [&str; 6] = [
+    "Refuse with:",
+    "Call the tool ",
+    "Then call the tool ",
+    "Reply with exactly:",
+    "Answer with ",
+    "[scripted:",
+];
+
 /// What is played.
 #[derive(Debug)]
 pub(super) struct Script {
@@ -78,7 +88,8 @@ pub(super) fn write(attempt: &Attempt) -> Script {
             writer.reasoning(choice);
         }
         reason = match &answer {
-            Answer::Text(text) => writer.text(choice, text),
+            Answer::Text(text) => writer.text(choice, text, PartKind::Text),
+            Answer::Refusal(text) => writer.text(choice, text, PartKind::Refusal),
             Answer::Calls(calls) => writer.calls(choice, calls, &attempt.request_id),
         };
         if choices > 1 {
@@ -93,9 +104,14 @@ pub(super) fn write(attempt: &Attempt) -> Script {
         reasoning_tokens: writer.reasoning_tokens,
         ..Usage::default()
     };
+    let stop_text = match &answer {
+        Answer::Text(text) if reason == FinishReason::Stop => stop_in(text, &request.stop),
+        _ => None,
+    };
     writer.events.push(RunEvent::Finished(Finish {
         reason,
         usage: Some(usage),
+        stop_text: stop_text.map(|(_, stop)| stop.into()),
     }));
     Script {
         events: writer.events,
@@ -107,6 +123,7 @@ pub(super) fn write(attempt: &Attempt) -> Script {
 
 enum Answer {
     Text(String),
+    Refusal(String),
     Calls(Vec<(Arc<str>, String)>),
 }
 
@@ -150,16 +167,22 @@ fn decide(request: &InferenceRequest, message: &str) -> Answer {
         return Answer::Calls(limited(calls, request));
     }
     if !results.is_empty() {
+        if let Some(step) = next_step(message, &told, results.len(), request.parallel_tool_calls) {
+            return call(step, request, find);
+        }
+        if let Some(text) = after(message, "Then reply with exactly:") {
+            return Answer::Text(text);
+        }
         return Answer::Text(format!("The tool said: {}", results.join(" | ")));
     }
     if !told.is_empty() && request.tool_choice != ToolChoice::None {
-        if let Some((name, _)) = told.iter().find(|(name, _)| find(name).is_none()) {
-            return Answer::Text(format!("There is no tool `{name}` in the request."));
-        }
-        return Answer::Calls(limited(told, request));
+        return call(told, request, find);
     }
     if let Some(text) = after(message, "Reply with exactly:") {
         return Answer::Text(text);
+    }
+    if let Some(text) = after(message, "Refuse with:") {
+        return Answer::Refusal(text);
     }
     match &request.format {
         TextFormat::JsonSchema { schema, .. } => {
@@ -183,6 +206,36 @@ fn decide(request: &InferenceRequest, message: &str) -> Answer {
         }
         _ => Answer::Text(DEFAULT_ANSWER.to_owned()),
     }
+}
+
+/// The calls, if the request has their tools.
+fn call<'f>(
+    calls: Vec<(Arc<str>, String)>,
+    request: &InferenceRequest,
+    find: impl Fn(&str) -> Option<&'f FunctionTool>,
+) -> Answer {
+    match calls.iter().find(|(name, _)| find(name).is_none()) {
+        Some((name, _)) => Answer::Text(format!("There is no tool `{name}` in the request.")),
+        None => Answer::Calls(limited(calls, request)),
+    }
+}
+
+/// The call that a line `Then call the tool …` asks for, when `results` of those before it are there: the first lines
+/// are one step, each such line is another.
+fn next_step(
+    message: &str,
+    first: &[(Arc<str>, String)],
+    results: usize,
+    is_parallel: bool,
+) -> Option<Vec<(Arc<str>, String)>> {
+    let first = if is_parallel {
+        first.len()
+    } else {
+        first.len().min(1)
+    };
+    let done = results.checked_sub(first)?;
+    let step = lines_of_calls(message, "Then call the tool ").nth(done)?;
+    Some(vec![step])
 }
 
 fn limited(
@@ -209,36 +262,65 @@ fn arguments_for(function: &FunctionTool) -> String {
     }
 }
 
-/// The texts of tool results that came after the last user message.
+/// The texts of tool results that came after the message that tells what to do.
 fn tool_results(request: &InferenceRequest) -> Vec<String> {
-    let mut results: Vec<String> = request
-        .input
+    let after = telling_message(request).map_or(0, |(at, _)| at);
+    request.input[after..]
         .iter()
-        .rev()
-        .take_while(|item| !matches!(item, Item::Message(message) if message.role == Role::User))
         .filter_map(|item| match item {
             Item::FunctionCallOutput(output) => Some(text_of(&output.output)),
             _ => None,
         })
-        .collect();
-    results.reverse();
-    results
+        .collect()
+}
+
+/// The message that tells what to do, with its place: the last of the user. One that tells nothing, such as agents add
+/// of their own between the turns, leaves an earlier one with `Then` lines in force.
+fn telling_message(request: &InferenceRequest) -> Option<(usize, String)> {
+    let mut messages = request
+        .input
+        .iter()
+        .enumerate()
+        .rev()
+        .filter_map(|(at, item)| match item {
+            Item::Message(message) if message.role == Role::User => {
+                Some((at, text_of(&message.content)))
+            }
+            _ => None,
+        });
+    let last = messages.next()?;
+    if TELLING.iter().any(|words| last.1.contains(words)) {
+        return Some(last);
+    }
+    let plan = messages.find(|(_, text)| TELLING.iter().any(|words| text.contains(words)));
+    Some(plan.filter(|(_, text)| is_plan(text)).unwrap_or(last))
+}
+
+/// Whether a message leads through several turns.
+fn is_plan(message: &str) -> bool {
+    message
+        .lines()
+        .any(|line| line.trim_start().starts_with("Then call the tool "))
 }
 
 /// The lines `Call the tool NAME with {json}`. Arguments that are not JSON are passed on as they are: a model may
 /// err as well.
 fn told_calls(message: &str) -> Vec<(Arc<str>, String)> {
-    message
-        .lines()
-        .filter_map(|line| {
-            let rest = line.trim().strip_prefix("Call the tool ")?;
-            let (name, arguments) = rest.split_once(" with ").unwrap_or((rest, "{}"));
-            Some((
-                Arc::from(name.trim().trim_matches('`')),
-                arguments.trim().to_owned(),
-            ))
-        })
-        .collect()
+    lines_of_calls(message, "Call the tool ").collect()
+}
+
+fn lines_of_calls<'m>(
+    message: &'m str,
+    start: &'static str,
+) -> impl Iterator<Item = (Arc<str>, String)> + 'm {
+    message.lines().filter_map(move |line| {
+        let rest = line.trim().strip_prefix(start)?;
+        let (name, arguments) = rest.split_once(" with ").unwrap_or((rest, "{}"));
+        Some((
+            Arc::from(name.trim().trim_matches('`')),
+            arguments.trim().to_owned(),
+        ))
+    })
 }
 
 fn after(message: &str, prefix: &str) -> Option<String> {
@@ -267,17 +349,9 @@ struct Knobs {
     fault: Option<(usize, Fault)>,
 }
 
-/// The last user message without its knobs, and the knobs of the upstream's name, the request and the message.
+/// The telling message without its knobs, and the knobs of the upstream's name, the request and the message.
 fn read_instructions(request: &InferenceRequest, upstream: &str) -> (String, Knobs) {
-    let message = request
-        .input
-        .iter()
-        .rev()
-        .find_map(|item| match item {
-            Item::Message(message) if message.role == Role::User => Some(text_of(&message.content)),
-            _ => None,
-        })
-        .unwrap_or_default();
+    let message = telling_message(request).map_or_else(String::new, |(_, text)| text);
     let mut settings = Vec::new();
     if let Some((_, query)) = upstream.split_once('?') {
         settings.extend(query.split('&').map(str::to_owned));
@@ -361,7 +435,7 @@ fn count_words(text: &str) -> u64 {
     text.split_whitespace().count() as u64
 }
 
-fn input_tokens(request: &InferenceRequest) -> u64 {
+pub(super) fn input_tokens(request: &InferenceRequest) -> u64 {
     let of_item = |item: &Item| {
         TOKENS_PER_ITEM
             + match item {
@@ -456,7 +530,7 @@ impl Writer<'_> {
         });
     }
 
-    fn text(&mut self, choice: u32, text: &str) -> FinishReason {
+    fn text(&mut self, choice: u32, text: &str, kind: PartKind) -> FinishReason {
         let text = up_to_stop(text, &self.request.stop);
         let pieces = tokens(text);
         let (taken, is_all) = self.take(&pieces);
@@ -473,17 +547,22 @@ impl Writer<'_> {
             choice,
             item: Item::Message(message.clone()),
         });
-        let wants_logprobs = self.request.top_logprobs.is_some();
-        self.part(output_index, PartKind::Text, &taken, wants_logprobs);
+        let wants_logprobs = self.request.top_logprobs.is_some() && kind == PartKind::Text;
+        self.part(output_index, kind, &taken, wants_logprobs);
         let logprobs = if wants_logprobs {
             taken.iter().map(|piece| self.logprob(piece)).collect()
         } else {
             Vec::new()
         };
-        message.content.push(Part::Text {
-            text: taken.concat(),
-            annotations: Vec::<RawJson>::new(),
-            logprobs,
+        message.content.push(match kind {
+            PartKind::Refusal => Part::Refusal {
+                refusal: taken.concat(),
+            },
+            _ => Part::Text {
+                text: taken.concat(),
+                annotations: Vec::<RawJson>::new(),
+                logprobs,
+            },
         });
         self.events.push(RunEvent::ItemDone {
             output_index,
@@ -590,10 +669,14 @@ fn call_id(request_id: &str, choice: u32, index: usize) -> Arc<str> {
 }
 
 fn up_to_stop<'t>(text: &'t str, stops: &[String]) -> &'t str {
-    let end = stops
+    stop_in(text, stops).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Where the first of the stop texts begins, and which it is.
+fn stop_in<'s>(text: &str, stops: &'s [String]) -> Option<(usize, &'s str)> {
+    stops
         .iter()
         .filter(|stop| !stop.is_empty())
-        .filter_map(|stop| text.find(stop.as_str()))
-        .min();
-    end.map_or(text, |end| &text[..end])
+        .filter_map(|stop| Some((text.find(stop.as_str())?, stop.as_str())))
+        .min_by_key(|(at, _)| *at)
 }

@@ -378,3 +378,57 @@ fn it_does_not_claim_what_it_drops() {
     assert_eq!(supports(Demand::JsonSchema), Support::Yes);
     assert!(!scripted().passes_through("x", Dialect::Responses));
 }
+
+#[tokio::test]
+async fn a_plan_leads_through_several_turns() {
+    let plan = "Do it:\nCall the tool weather with {\"city\":\"a\"}\nCall the tool weather with {\"city\":\"b\"}\n\
+                Then call the tool weather with {\"city\":\"c\"}\nThen reply with exactly: all done";
+    let result = |id: &str| {
+        Item::FunctionCallOutput(FunctionCallOutput {
+            id: None,
+            call_id: id.into(),
+            output: vec![Part::text("rain")],
+        })
+    };
+    // Agents put messages of their own between the turns.
+    let reminder = request("m", "[SYSTEM] Go on until you are done.")
+        .input
+        .remove(0);
+    for with_reminder in [false, true] {
+        for (results, cities, text) in [
+            (0, vec!["a", "b"], ""),
+            (2, vec!["c"], ""),
+            (3, vec![], "all done"),
+        ] {
+            let got = ask(plan, |request| {
+                request.tools = vec![weather()];
+                request
+                    .input
+                    .extend((0..results).map(|n| result(&n.to_string())));
+                if with_reminder {
+                    request.input.insert(1, reminder.clone());
+                }
+            })
+            .await;
+            let calls: Vec<String> = got
+                .calls()
+                .iter()
+                .map(|call| call.arguments.clone())
+                .collect();
+            let wanted: Vec<String> = cities
+                .iter()
+                .map(|city| format!("{{\"city\":\"{city}\"}}"))
+                .collect();
+            assert_eq!((calls, got.text().as_str()), (wanted, text), "{results}");
+        }
+    }
+    // A plan is over when somebody tells something else.
+    let got = ask(plan, |request| {
+        request.tools = vec![weather()];
+        request.input.push(result("1"));
+        let stop = honshu_testkit::request("m", "Reply with exactly: stop");
+        request.input.extend(stop.input);
+    })
+    .await;
+    assert_eq!(got.text(), "stop");
+}

@@ -7,7 +7,7 @@ use honshu_domain::{
 };
 
 use super::decode::UpstreamDecoder;
-use super::encode::{finish_word, prefix, write_choice_logprobs, write_usage};
+use super::encode::{is_legacy, legacy_finish_word, prefix, write_choice_logprobs, write_usage};
 use crate::assembly::Assembly;
 use crate::head::ResponseHead;
 use crate::json::{put, put_str, put_uint};
@@ -17,6 +17,7 @@ use crate::json::{put, put_str, put_uint};
 #[derive(Debug)]
 pub struct Collector {
     prefix: String,
+    legacy: bool,
     assembly: Assembly,
     /// Streams replace whole items by what the backend says at their end; log probabilities it may not repeat.
     logprobs: Vec<(u32, Vec<TokenLogprob>)>,
@@ -28,9 +29,10 @@ pub struct Collector {
 
 impl Collector {
     /// A collector for the answer to `request`.
-    pub fn new(head: ResponseHead, _request: &InferenceRequest, _entropy: &dyn Entropy) -> Self {
+    pub fn new(head: ResponseHead, request: &InferenceRequest, _entropy: &dyn Entropy) -> Self {
         Self {
             prefix: prefix(&head, "chat.completion"),
+            legacy: is_legacy(request),
             assembly: Assembly::default(),
             logprobs: Vec::new(),
             reasons: Vec::new(),
@@ -166,7 +168,16 @@ impl Collector {
             put(out, ",\"reasoning_content\":");
             put_str(out, &reasoning);
         }
-        for (at, call) in calls.iter().enumerate() {
+        if let (true, Some(call)) = (self.legacy, calls.first()) {
+            // That form holds one call.
+            put(out, ",\"function_call\":{\"name\":");
+            put_str(out, &call.name);
+            put(out, ",\"arguments\":");
+            put_str(out, &call.arguments);
+            put(out, "}");
+        }
+        let listed = if self.legacy { &[][..] } else { &calls[..] };
+        for (at, call) in listed.iter().enumerate() {
             put(out, if at == 0 { ",\"tool_calls\":[" } else { "," });
             put(out, "{\"id\":");
             put_str(out, &call.call_id);
@@ -176,7 +187,7 @@ impl Collector {
             put_str(out, &call.arguments);
             put(out, "}}");
         }
-        if !calls.is_empty() {
+        if !listed.is_empty() {
             put(out, "]");
         }
         put(out, "},\"logprobs\":");
@@ -196,7 +207,7 @@ impl Collector {
             _ => self.reason.unwrap_or(natural),
         });
         put(out, ",\"finish_reason\":\"");
-        put(out, finish_word(reason));
+        put(out, legacy_finish_word(reason, self.legacy));
         put(out, "\"}");
     }
 }

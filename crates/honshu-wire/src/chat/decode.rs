@@ -168,6 +168,7 @@ impl UpstreamDecoder {
         out.push(RunEvent::Finished(Finish {
             reason,
             usage: self.usage,
+            stop_text: None,
         }));
         Ok(())
     }

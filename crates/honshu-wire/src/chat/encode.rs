@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 use honshu_domain::{
-    Entropy, Error, ErrorKind, Finish, FinishReason, InferenceRequest, Item, Outcome, PartKind,
-    RunEvent, Status, Timestamp, TokenLogprob, Usage,
+    Demand, Entropy, Error, ErrorKind, Finish, FinishReason, InferenceRequest, Item, Outcome,
+    PartKind, RunEvent, Status, Timestamp, TokenLogprob, Usage,
 };
 
 use super::decode::UpstreamDecoder;
@@ -21,6 +21,8 @@ pub struct StreamEncoder {
     /// `{"id":…,"object":…,"created":…,"model":…,"choices":[`
     prefix: String,
     include_usage: bool,
+    /// Calls are written in the form of the old `functions`: one for each choice.
+    legacy: bool,
     choices: Vec<Choice>,
     items: Vec<Shown>,
     finish: Option<Finish>,
@@ -52,6 +54,7 @@ impl StreamEncoder {
         Self {
             prefix: prefix(&head, "chat.completion.chunk"),
             include_usage: request.include_usage,
+            legacy: is_legacy(request),
             choices: Vec::new(),
             items: Vec::new(),
             finish: None,
@@ -201,7 +204,7 @@ impl StreamEncoder {
         match finish {
             Some(reason) => {
                 put(out, "\"");
-                put(out, finish_word(reason));
+                put(out, legacy_finish_word(reason, self.legacy));
                 put(out, "\"");
             }
             None => put(out, "null"),
@@ -254,17 +257,26 @@ impl StreamEncoder {
                 });
             shown.tool = Some(tool);
             shown.arguments = !call.arguments.is_empty();
-            self.open(choice, out);
-            put(out, "{\"tool_calls\":[{\"index\":");
-            put_uint(out, tool);
-            put(out, ",\"id\":");
-            put_str(out, &call.call_id);
-            put(out, ",\"type\":\"function\",\"function\":{\"name\":");
-            put_str(out, &call.name);
-            put(out, ",\"arguments\":");
-            put_str(out, &call.arguments);
-            put(out, "}}]}");
-            self.close(None, &[], false, out);
+            if self.legacy && tool > 0 {
+                // That form holds one call.
+                shown.tool = None;
+            } else {
+                self.open(choice, out);
+                if self.legacy {
+                    put(out, "{\"function_call\":{\"name\":");
+                } else {
+                    put(out, "{\"tool_calls\":[{\"index\":");
+                    put_uint(out, tool);
+                    put(out, ",\"id\":");
+                    put_str(out, &call.call_id);
+                    put(out, ",\"type\":\"function\",\"function\":{\"name\":");
+                }
+                put_str(out, &call.name);
+                put(out, ",\"arguments\":");
+                put_str(out, &call.arguments);
+                put(out, if self.legacy { "}}" } else { "}}]}" });
+                self.close(None, &[], false, out);
+            }
         }
         self.items.push(shown);
     }
@@ -310,11 +322,15 @@ impl StreamEncoder {
         };
         shown.arguments = true;
         self.open(choice, out);
-        put(out, "{\"tool_calls\":[{\"index\":");
-        put_uint(out, tool);
-        put(out, ",\"function\":{\"arguments\":");
+        if self.legacy {
+            put(out, "{\"function_call\":{\"arguments\":");
+        } else {
+            put(out, "{\"tool_calls\":[{\"index\":");
+            put_uint(out, tool);
+            put(out, ",\"function\":{\"arguments\":");
+        }
         put_str(out, delta);
-        put(out, "}}]}");
+        put(out, if self.legacy { "}}" } else { "}}]}" });
         self.close(None, &[], false, out);
     }
 
@@ -344,7 +360,7 @@ impl StreamEncoder {
 }
 
 /// Everything of an answer or chunk up to the elements of `choices`.
-pub(super) fn prefix(head: &ResponseHead, object: &str) -> String {
+pub(crate) fn prefix(head: &ResponseHead, object: &str) -> String {
     let mut out = BytesMut::with_capacity(160);
     put(&mut out, "{\"id\":");
     put_str(&mut out, &head.id);
@@ -366,13 +382,29 @@ pub(super) fn prefix(head: &ResponseHead, object: &str) -> String {
 }
 
 /// The dialect's word for why a choice ended.
-pub(super) const fn finish_word(reason: FinishReason) -> &'static str {
+pub(crate) const fn finish_word(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
         FinishReason::ToolCalls => "tool_calls",
         FinishReason::ContentFilter => "content_filter",
     }
+}
+
+/// [`finish_word`], where calls may be in the form of the old `functions`.
+pub(super) const fn legacy_finish_word(reason: FinishReason, legacy: bool) -> &'static str {
+    match reason {
+        FinishReason::ToolCalls if legacy => "function_call",
+        reason => finish_word(reason),
+    }
+}
+
+/// Whether the caller declared its tools as `functions` and reads calls in that form.
+pub(super) fn is_legacy(request: &InferenceRequest) -> bool {
+    request
+        .demands
+        .iter()
+        .any(|(demand, _)| *demand == Demand::LegacyFunctions)
 }
 
 /// Writes a choice's `logprobs`.
@@ -394,7 +426,7 @@ pub(super) fn write_choice_logprobs(logprobs: &[TokenLogprob], refusal: bool, ou
 }
 
 /// Writes the usage with its details.
-pub(super) fn write_usage(usage: &Usage, out: &mut BytesMut) {
+pub(crate) fn write_usage(usage: &Usage, out: &mut BytesMut) {
     put(out, "{\"prompt_tokens\":");
     put_u64(out, usage.input_tokens);
     put(out, ",\"completion_tokens\":");

@@ -7,6 +7,7 @@ mod collect;
 mod decode;
 mod encode;
 mod messages;
+mod options;
 mod request;
 
 pub use crate::head::ResponseHead;
@@ -15,4 +16,6 @@ pub use collect::Collector;
 pub use decode::UpstreamDecoder;
 pub(crate) use decode::{read_finish, read_usage};
 pub use encode::StreamEncoder;
+pub(crate) use encode::{finish_word, prefix, write_usage};
+pub(crate) use options::{OptionsDraft, read_option};
 pub use request::parse_request;

@@ -6,17 +6,13 @@ use honshu_domain::{
 };
 
 use super::messages;
+use super::options::{OptionsDraft, output_tokens, read_option};
 use crate::json::{Node, Path};
 use crate::problems::{self, Findings, MISSING, WRONG_VALUE, raw};
 use crate::responses::request::{
-    Allowed, allowed_tools, check_tool_choice, function, other_choice, tool_choice_word,
+    Allowed, allowed_tools, check_tool_choice, function, metadata, other_choice, tool_choice_word,
 };
-use crate::sampling::{self, OUTPUT_TOKENS_MAX};
-
-/// Answers that one request may ask for (OpenAI API reference).
-const CHOICES_MAX: i64 = 128;
-const STOPS_MAX: usize = 4;
-const STOP_BYTES_MAX: usize = 10_000;
+use crate::sampling;
 
 /// Reads a `POST /chat/completions` body.
 ///
@@ -43,13 +39,13 @@ pub fn parse_request(body: Bytes) -> Result<InferenceRequest, Error> {
         parallel_tool_calls: draft.parallel_tool_calls.unwrap_or(true),
         sampling: draft.sampling,
         format: draft.format,
-        max_output_tokens: draft.max_completion_tokens.or(draft.max_tokens),
-        stop: draft.stop,
-        choices: draft.choices.unwrap_or(1),
+        max_output_tokens: draft.max_completion_tokens.or(draft.options.max_tokens),
+        stop: draft.options.stop,
+        choices: draft.options.choices.unwrap_or(1),
         top_logprobs: draft.logprobs.then(|| draft.top_logprobs.unwrap_or(0)),
         reasoning_effort: draft.reasoning_effort.map(Into::into),
-        stream: draft.stream,
-        include_usage: draft.include_usage,
+        stream: draft.options.stream,
+        include_usage: draft.options.include_usage,
         demands: findings.demands,
         hints: findings.hints,
     })
@@ -59,28 +55,33 @@ pub fn parse_request(body: Bytes) -> Result<InferenceRequest, Error> {
 struct Draft {
     model: String,
     input: Option<Vec<Item>>,
+    options: OptionsDraft,
     tools: Vec<Tool>,
     tool_choice: ToolChoice,
     allowed: Option<Allowed>,
     parallel_tool_calls: Option<bool>,
     sampling: Sampling,
     format: TextFormat,
-    max_tokens: Option<u32>,
     max_completion_tokens: Option<u32>,
-    stop: Vec<String>,
-    choices: Option<u32>,
     logprobs: bool,
     top_logprobs: Option<u8>,
     reasoning_effort: Option<String>,
-    stream: bool,
-    include_usage: bool,
 }
 
 impl Draft {
     fn field(&mut self, key: &str, node: &Node<'_>, findings: &mut Findings) {
         let root = Path::Root;
         let path = root.key(key);
-        if sampling::field(key, node, &path, &mut self.sampling, findings) {
+        if sampling::field(key, node, &path, &mut self.sampling, findings)
+            || read_option(
+                key,
+                node,
+                &path,
+                &mut self.options,
+                &mut self.sampling,
+                findings,
+            )
+        {
             return;
         }
         match key {
@@ -100,22 +101,9 @@ impl Draft {
                     self.input = Some(Vec::new());
                 }
             }
-            "stream" => self.stream = findings.boolean(node, &path).unwrap_or_default(),
-            "stream_options" => self.stream_options(node, &path, findings),
-            "max_tokens" => self.max_tokens = output_tokens(node, &path, findings),
             "max_completion_tokens" => {
                 self.max_completion_tokens = output_tokens(node, &path, findings);
             }
-            "n" => {
-                self.choices = findings
-                    .integer(node, &path, 1, CHOICES_MAX)
-                    .and_then(|n| u32::try_from(n).ok());
-                if self.choices.is_some_and(|n| n > 1) {
-                    findings.demand(Demand::Choices, &path);
-                }
-            }
-            "stop" => self.stop(node, &path, findings),
-            "logit_bias" => self.logit_bias(node, &path, findings),
             "logprobs" => {
                 self.logprobs = findings.boolean(node, &path).unwrap_or_default();
                 if self.logprobs {
@@ -128,7 +116,10 @@ impl Draft {
                     .and_then(|n| u8::try_from(n).ok());
             }
             "tools" => tools(node, &path, &mut self.tools, findings),
-            "functions" => functions(node, &path, &mut self.tools, findings),
+            "functions" => {
+                functions(node, &path, &mut self.tools, findings);
+                findings.demand(Demand::LegacyFunctions, &path);
+            }
             "tool_choice" | "function_call" => {
                 if !node.is_null() {
                     self.tool_choice = tool_choice(key, node, &path, &mut self.allowed, findings);
@@ -138,6 +129,20 @@ impl Draft {
             "response_format" => self.format = format(node, &path, findings),
             "reasoning_effort" => {
                 self.reasoning_effort = findings.string(node, &path).map(ToOwned::to_owned);
+                findings.hint(&path, node);
+            }
+            "metadata" => {
+                metadata(node, &path, findings);
+                findings.hint(&path, node);
+            }
+            "audio" => {
+                if findings.object(node, &path).is_some() {
+                    findings.demand(Demand::Audio, &path);
+                }
+            }
+            "prediction" => {
+                // A hint at the answer that may make it faster and never changes it.
+                findings.object(node, &path);
                 findings.hint(&path, node);
             }
             "modalities" => modalities(node, &path, findings),
@@ -159,70 +164,6 @@ impl Draft {
                 findings.hint(&path, node);
             }
             _ => findings.hint(&path, node),
-        }
-    }
-
-    fn stream_options(&mut self, node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
-        for (key, value) in findings.object(node, path).unwrap_or_default() {
-            let at = path.key(key);
-            match key.as_ref() {
-                "include_usage" => {
-                    self.include_usage = findings.boolean(value, &at).unwrap_or_default();
-                }
-                "include_obfuscation" => {
-                    if findings.boolean(value, &at) == Some(true) {
-                        findings.hint(&at, value);
-                    }
-                }
-                _ => findings.hint(&at, value),
-            }
-        }
-    }
-
-    fn stop(&mut self, node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
-        let mut take = |node: &Node<'_>, path: &Path<'_>, findings: &mut Findings| {
-            let Some(text) = node.as_str() else {
-                findings.expected(node, path, "a string");
-                return;
-            };
-            if text.len() > STOP_BYTES_MAX {
-                let what = format!("at most {STOP_BYTES_MAX} bytes");
-                findings.problem(path, WRONG_VALUE, what);
-            } else if text.is_empty() {
-                // An empty text stands everywhere; nobody can mean that.
-                findings.hint_text(path.to_string());
-            } else {
-                self.stop.push(text.to_owned());
-            }
-        };
-        if let Some(nodes) = node.as_array() {
-            if nodes.len() > STOPS_MAX {
-                let what = format!("at most {STOPS_MAX} texts, got {}", nodes.len());
-                findings.problem(path, WRONG_VALUE, what);
-            }
-            for (index, node) in nodes.iter().enumerate().take(STOPS_MAX) {
-                take(node, &path.index(index), findings);
-            }
-        } else if node.as_str().is_some() {
-            take(node, path, findings);
-        } else if !node.is_null() {
-            findings.expected(node, path, "a string or an array of strings");
-        }
-    }
-
-    fn logit_bias(&mut self, node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
-        for (key, value) in findings.object(node, path).unwrap_or_default() {
-            let at = path.key(key);
-            let bias = findings.number(value, &at, -100.0, 100.0);
-            match (key.parse::<u32>(), bias) {
-                (Ok(token), Some(bias)) => self.sampling.logit_bias.push((token, bias)),
-                (Err(_), _) => findings.problem(&at, WRONG_VALUE, "keys must be token ids"),
-                (Ok(_), None) if value.is_null() => findings.expected(value, &at, "a number"),
-                (Ok(_), None) => {}
-            }
-        }
-        if !self.sampling.logit_bias.is_empty() {
-            findings.demand(Demand::LogitBias, path);
         }
     }
 
@@ -250,12 +191,6 @@ impl Draft {
         }
         check_tool_choice(&self.tool_choice, &self.tools, findings);
     }
-}
-
-fn output_tokens(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Option<u32> {
-    findings
-        .integer(node, path, 1, OUTPUT_TOKENS_MAX)
-        .and_then(|n| u32::try_from(n).ok())
 }
 
 fn modalities(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {

@@ -2,6 +2,7 @@
 //!
 //! Only [`honshu_domain::Error::message`], `param`, `code` and the ids leave here; the cause never does.
 
+mod anthropic;
 mod oci;
 mod openai;
 mod upstream;
@@ -9,6 +10,8 @@ mod upstream;
 use bytes::Bytes;
 use honshu_domain::{Error, Retry};
 
+pub use anthropic::anthropic_body;
+pub(crate) use anthropic::write_anthropic_error;
 pub use oci::{Plane, oci_body};
 pub use openai::openai_body;
 pub(crate) use openai::{code, write_error};

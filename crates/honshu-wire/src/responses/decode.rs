@@ -166,6 +166,7 @@ impl UpstreamDecoder {
         out.push(RunEvent::Finished(Finish {
             reason,
             usage: response.find("usage").map(read_usage),
+            stop_text: None,
         }));
         Ok(())
     }

@@ -444,7 +444,7 @@ fn stream_options(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
     }
 }
 
-fn metadata(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
+pub(crate) fn metadata(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
     let pairs = findings.object(node, path).unwrap_or_default();
     if pairs.len() > METADATA_PAIRS_MAX {
         findings.problem(

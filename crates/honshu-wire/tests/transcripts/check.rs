@@ -14,6 +14,7 @@ pub(crate) fn stream(case: &str, dialect: Dialect, sse: &[u8], whole: bool) {
     match dialect {
         Dialect::ChatCompletions => chat_stream(case, &blocks, whole),
         Dialect::Responses => responses_stream(case, &blocks, whole),
+        other => panic!("no transcripts of {other:?}"),
     }
 }
 
@@ -26,6 +27,7 @@ pub(crate) fn body(case: &str, dialect: Dialect, body: &[u8]) {
             response(case, &value);
             assert!(value["usage"].is_object(), "{case}");
         }
+        other => panic!("no transcripts of {other:?}"),
     }
 }
 

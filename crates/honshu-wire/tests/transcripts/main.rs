@@ -72,6 +72,7 @@ fn word(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::ChatCompletions => "chat",
         Dialect::Responses => "responses",
+        other => panic!("no transcripts of {other:?}"),
     }
 }
 

@@ -52,6 +52,7 @@ impl Decoder {
         match dialect {
             Dialect::ChatCompletions => Self::Chat(chat::UpstreamDecoder::new()),
             Dialect::Responses => Self::Responses(responses::UpstreamDecoder::new()),
+            other => panic!("no transcripts of {other:?}"),
         }
     }
 
@@ -117,6 +118,7 @@ pub(crate) fn upstream_said_it_ended(upstream: Dialect, frames: &[Bytes]) -> boo
                 && open.values().all(|ended| *ended)
                 && values.iter().all(|value| value.get("error").is_none())
         }
+        other => panic!("no transcripts of {other:?}"),
     }
 }
 
@@ -142,7 +144,11 @@ pub(crate) fn native_all(
     let whole = terminal || (dialect == Dialect::ChatCompletions && finish.is_some());
     match finish.filter(|_| whole) {
         Some(reason) => {
-            events.push(RunEvent::Finished(Finish { reason, usage }));
+            events.push(RunEvent::Finished(Finish {
+                reason,
+                usage,
+                stop_text: None,
+            }));
             (events, None)
         }
         None => (events, Some(Error::new(ErrorKind::Upstream, "cut"))),
@@ -185,6 +191,7 @@ impl Caller {
             Dialect::Responses => responses::parse_request(Bytes::from_static(
                 b"{\"model\":\"alias\",\"input\":\"hi\",\"instructions\":\"be brief\",\"metadata\":{\n\"k\":\"v\"},\"reasoning\":{\"effort\":\"low\"},\"temperature\":0.7,\"tools\":[{\"type\":\"function\",\"name\":\"get_weather\"},\r\n{\"type\":\"web_search\"}],\"stream\":true,\"include\":[\"message.output_text.logprobs\"]}",
             )),
+            other => panic!("no transcripts of {other:?}"),
         };
         Self {
             dialect,
@@ -196,6 +203,7 @@ impl Caller {
         let id = match self.dialect {
             Dialect::ChatCompletions => "chatcmpl-ours",
             Dialect::Responses => "resp_ours",
+            other => panic!("no transcripts of {other:?}"),
         };
         ResponseHead {
             id: id.into(),
@@ -231,6 +239,7 @@ impl Caller {
                     .for_each(|event| encoder.event(event, &mut out));
                 encoder.end(outcome, error, Self::now(), &mut out);
             }
+            other => panic!("no transcripts of {other:?}"),
         }
         out.to_vec()
     }
@@ -247,6 +256,7 @@ impl Caller {
                 events.iter().for_each(|event| collector.event(event));
                 collector.finish(outcome, Self::now()).to_vec()
             }
+            other => panic!("no transcripts of {other:?}"),
         }
     }
 
@@ -262,6 +272,7 @@ impl Caller {
         match self.dialect {
             Dialect::ChatCompletions => chat::UpstreamDecoder::new().whole(body, &mut events),
             Dialect::Responses => responses::UpstreamDecoder::new().whole(body, &mut events),
+            other => panic!("no transcripts of {other:?}"),
         }
         .unwrap();
         answer(&events)
