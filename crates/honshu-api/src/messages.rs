@@ -36,7 +36,7 @@ async fn count_tokens(State(app): State<App>, request: Request) -> Response {
 
 async fn count(app: &App, context: &Context, request: Request) -> Result<Response> {
     let (call, body) = openai::take(app, context, request, Dialect::Messages).await?;
-    let request = openai::parse(body, messages::parse_count_request).await?;
+    let request = openai::parse_with(messages::parse_count_request, body).await?;
     let input_tokens = app
         .gateway(&context.region)?
         .count_input_tokens(call, Arc::new(request))

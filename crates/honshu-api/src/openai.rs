@@ -69,7 +69,7 @@ pub(crate) async fn generate(
     dialect: Dialect,
 ) -> Result<Response> {
     let (call, body) = take(app, context, request, dialect).await?;
-    let request = Arc::new(parse(body, parser(dialect)).await?);
+    let request = Arc::new(parse(dialect, body).await?);
     let run = app
         .gateway(&context.region)?
         .generate(call, Arc::clone(&request))
@@ -173,10 +173,14 @@ fn parser(dialect: Dialect) -> fn(Bytes) -> Result<InferenceRequest> {
     }
 }
 
+pub(crate) async fn parse(dialect: Dialect, body: Bytes) -> Result<InferenceRequest> {
+    parse_with(parser(dialect), body).await
+}
+
 /// Parses a body where its size lets nobody else wait.
-pub(crate) async fn parse<T: Send + 'static>(
-    body: Bytes,
+pub(crate) async fn parse_with<T: Send + 'static>(
     parser: fn(Bytes) -> Result<T>,
+    body: Bytes,
 ) -> Result<T> {
     if body.len() <= PARSE_INLINE_BYTES_MAX {
         parser(body)
