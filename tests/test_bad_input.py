@@ -52,7 +52,7 @@ ONE = {
         ('"text": {"format": {"type": "yaml"}}', "text.format.type"),
         ('"text": {"format": {"type": "json_schema", "name": "n", "schema": 5}}', "text.format.schema"),
         ('"reasoning": "much"', "reasoning"),
-        ('"background": true', "background"),
+        ('"background": 1', "background"),
         ('"metadata": {"k": 1}', "metadata.k"),
         ('"previous_response_id": 5', "previous_response_id"),
     ],

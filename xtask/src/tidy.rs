@@ -38,6 +38,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "honshu-wire",
         ],
     ),
+    // Only the seams of the domain, as the gateway.
+    (
+        "honshu-responses",
+        &["honshu-domain", "honshu-gateway", "honshu-wire"],
+    ),
     // The only crate that knows the HTTP framework; it cannot name the store.
     (
         "honshu-api",
@@ -46,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "honshu-domain",
             "honshu-gateway",
             "honshu-policy",
+            "honshu-responses",
             "honshu-signature",
             "honshu-wire",
         ],
@@ -62,6 +68,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "honshu-models",
             "honshu-policy",
             "honshu-provider",
+            "honshu-responses",
             "honshu-signature",
             "honshu-store",
         ],

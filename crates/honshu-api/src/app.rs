@@ -15,6 +15,7 @@ use honshu_domain::{
     Catalogue, Clock, Entropy, Error, ErrorKind, Region, RequestId, SystemEntropy, Timeouts,
 };
 use honshu_gateway::Gateway;
+use honshu_responses::Runtime;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -67,6 +68,8 @@ pub struct AppParts {
     pub regions: Vec<RegionRoute>,
     /// The clocks of a run.
     pub timeouts: Timeouts,
+    /// The stateful runtime.
+    pub runtime: Runtime,
     /// Whether requests are taken.
     pub readiness: Arc<Readiness>,
 }

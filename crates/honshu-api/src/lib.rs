@@ -16,6 +16,7 @@ mod messages;
 mod native;
 mod openai;
 mod respond;
+mod responses;
 mod stream;
 
 pub use app::{App, AppParts, Readiness, RegionRoute};

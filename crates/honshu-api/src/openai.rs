@@ -5,14 +5,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::{any, get};
+use axum::routing::get;
 use bytes::Bytes;
 use honshu_domain::{
     Dialect, Entropy, Error, ErrorKind, InferenceRequest, PublicId, Resolved, Result, SystemEntropy,
 };
 use honshu_gateway::{Call, model_not_found};
 use honshu_wire::models::{self, ModelEntry};
-use honshu_wire::{ResponseHead, chat, completions, embeddings, messages, responses};
+use honshu_wire::{
+    ResponseHead, chat, completions, embeddings, messages, responses as wire_responses,
+};
 use http::{StatusCode, header};
 
 use crate::app::{App, post_only};
@@ -20,8 +22,8 @@ use crate::authn;
 use crate::body;
 use crate::context::Context;
 use crate::extract::Id;
-use crate::respond;
 use crate::stream;
+use crate::{respond, responses};
 
 /// Bodies above this many bytes are parsed beside the async threads, so that a long prompt of one caller
 /// does not hold up the frames of another.
@@ -30,29 +32,11 @@ const PARSE_INLINE_BYTES_MAX: usize = 512 * 1024;
 /// The routes below each base.
 pub(crate) fn routes() -> Router<App> {
     Router::new()
-        .route(
-            "/responses",
-            post_only(create_response).get(websocket_refused),
-        )
-        .route(
-            "/responses/{id}",
-            get(stored_response).delete(stored_response),
-        )
-        // Names of other operations, and not ids.
-        .route("/responses/compact", any(crate::app::not_found))
-        .route("/responses/input_tokens", any(crate::app::not_found))
-        .route("/responses/{id}/cancel", post_only(stored_response))
-        .route("/responses/{id}/input_items", get(stored_response))
+        .merge(responses::routes())
         .route("/chat/completions", post_only(create_chat_completion))
         .route("/models", get(list_models))
         // Ids may hold slashes, and the official SDKs send them escaped or not.
         .route("/models/{*id}", get(retrieve_model))
-}
-
-async fn create_response(State(app): State<App>, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let result = generate(&app, &context, request, Dialect::Responses).await;
-    respond::finish(&context, result)
 }
 
 async fn create_chat_completion(State(app): State<App>, request: Request) -> Response {
@@ -132,7 +116,7 @@ fn response_id(dialect: Dialect) -> Arc<str> {
         .into()
 }
 
-fn json_content_type(headers: &http::HeaderMap) -> Result<()> {
+pub(crate) fn json_content_type(headers: &http::HeaderMap) -> Result<()> {
     // Absent is taken: curl users forget it, and nothing else is ever meant here.
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Ok(());
@@ -165,7 +149,7 @@ fn json_content_type(headers: &http::HeaderMap) -> Result<()> {
 
 fn parser(dialect: Dialect) -> fn(Bytes) -> Result<InferenceRequest> {
     match dialect {
-        Dialect::Responses => responses::parse_request,
+        Dialect::Responses => wire_responses::parse_request,
         Dialect::ChatCompletions => chat::parse_request,
         Dialect::Messages => messages::parse_request,
         Dialect::Completions => completions::parse_request,
@@ -191,21 +175,8 @@ pub(crate) async fn parse_with<T: Send + 'static>(
     }
 }
 
-/// Stored responses come with the stateful runtime; until then every id is unknown.
-async fn stored_response(State(app): State<App>, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let (parts, _body) = request.into_parts();
-    let result = authn::data_plane(&app, &context, &parts).and_then(|_caller| {
-        Err(Error::new(
-            ErrorKind::NotFound,
-            "there is no stored response with this id; this version stores none",
-        ))
-    });
-    respond::finish(&context, result)
-}
-
 /// 426 lets clients that try WebSocket first go on with POST at once.
-async fn websocket_refused(request: Request) -> Response {
+pub(crate) async fn websocket_refused(request: Request) -> Response {
     let context = respond::context_of(&request);
     let upgrade = request
         .headers()

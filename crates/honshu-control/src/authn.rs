@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use honshu_domain::{Error, ErrorKind, Principal, Region};
+use honshu_domain::{Error, ErrorKind, Ocid, Principal, PrincipalKind, Region};
 use honshu_signature::{
     BodyDigest, BodyRule, CanonicalRequest, KeyId, SignatureError, SignatureHeader,
 };
@@ -124,6 +124,33 @@ impl Control {
         entry
             .principal_at(place, now)
             .ok_or_else(|| Reason::Unknown.into())
+    }
+
+    /// Finds a caller again who was authenticated at the listener of `region` before, for work that it asked for and
+    /// that runs later. `None` when its credential would not be taken now.
+    pub fn principal_again(
+        &self,
+        region: &str,
+        kind: PrincipalKind,
+        id: &Ocid,
+        secret_name: Option<&str>,
+    ) -> Option<Principal> {
+        let snapshot = self.state.load();
+        let now = self.clock.now();
+        match kind {
+            PrincipalKind::ApiKey => {
+                let entry = snapshot.keys.by_id.get(id)?;
+                let place = entry
+                    .row
+                    .secrets
+                    .iter()
+                    .position(|secret| Some(secret.name.as_str()) == secret_name)?;
+                (entry.row.region == region && entry.is_good(place, now))
+                    .then(|| entry.principal_at(place, now))
+                    .flatten()
+            }
+            PrincipalKind::User => snapshot.identity.user_principal(id),
+        }
     }
 
     /// Authenticates a request signed by a user's key (OCI API reference, "Request Signatures"). The body

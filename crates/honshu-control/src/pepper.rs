@@ -118,6 +118,14 @@ impl Pepper {
             .collect()
     }
 
+    /// A key of 256 bits for `purpose`, which tells nothing about the pepper or about keys for other purposes.
+    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let tag = hmac::sign(&self.0, format!("honshu key for {purpose}").as_bytes());
+        let mut key = Zeroizing::new([0_u8; 32]);
+        key.copy_from_slice(&tag.as_ref()[..32]);
+        key
+    }
+
     pub(crate) fn key(&self) -> &hmac::Key {
         &self.0
     }

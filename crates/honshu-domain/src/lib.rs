@@ -15,6 +15,7 @@ mod principal;
 mod region;
 mod request;
 mod seams;
+mod stored;
 mod time;
 mod usage;
 
@@ -37,5 +38,10 @@ pub use request::{
     ToolChoice,
 };
 pub use seams::{Clock, Entropy, SystemClock, SystemEntropy, UsageLog};
+pub use stored::{
+    Anchor, EndedResponse, EventSegment, FileStore, History, Page, Paged, Pending, QueuedResponse,
+    ResponseStore, Scope, StoredConversation, StoredFile, StoredItem, StoredResponse, StoredStatus,
+    UnfinishedResponse,
+};
 pub use time::Timestamp;
 pub use usage::{Usage, UsageRow};

@@ -109,6 +109,11 @@ pub fn model_not_found(name: &str) -> Error {
 }
 
 impl AuthorizedCall {
+    /// The model, for who makes no run of it now.
+    pub(crate) fn into_model(self) -> Arc<Model> {
+        self.model
+    }
+
     /// Takes a place. The proof is used up here: it is good for this model and this run.
     pub(crate) fn admit(self, admissions: &Arc<Admissions>) -> Result<Admitted, Error> {
         let Self {

@@ -24,7 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use honshu_domain::{
-    Catalogue, Clock, Entropy, Error, ErrorKind, InferenceRequest, Retry, UsageLog,
+    Catalogue, Clock, Entropy, Error, ErrorKind, InferenceRequest, Model, Retry, UsageLog,
 };
 use honshu_policy::Authorizer;
 use tokio_util::sync::CancellationToken;
@@ -138,6 +138,21 @@ impl Gateway {
         let authorized = authorize::authorize(&*shared.authorizer, asked)?;
         let admitted = authorized.admit(&shared.admissions)?;
         count::input_tokens(plan::plan(&shared.balancer, admitted)?).await
+    }
+
+    /// The model that would answer `request` for `call`, for work that makes no run or makes it later.
+    ///
+    /// # Errors
+    /// `ModelNotFound` and `Unavailable`, as [`Gateway::generate`].
+    pub fn model_for(
+        &self,
+        call: &Call,
+        request: &Arc<InferenceRequest>,
+    ) -> Result<Arc<Model>, Error> {
+        let shared = &self.shared;
+        shared.refuse_when_shut_down()?;
+        let asked = authorize::resolve(&*shared.catalogue, call.clone(), Arc::clone(request));
+        Ok(authorize::authorize(&*shared.authorizer, asked)?.into_model())
     }
 
     /// How many runs are alive now.

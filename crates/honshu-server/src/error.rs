@@ -30,6 +30,9 @@ pub enum StartError {
     /// The control plane cannot start.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The stored responses cannot be read.
+    #[error("cannot take up the background responses of the last start: {0}")]
+    Responses(String),
     /// Certificates cannot be used.
     #[error("cannot use the certificates: {0}")]
     Tls(#[from] TlsError),
@@ -121,7 +124,7 @@ impl StartError {
             Self::Open(_) | Self::Bootstrap(_) | Self::File { .. } | Self::Models(_) => {
                 NOT_WRITABLE
             }
-            Self::Pepper(_) | Self::Control(_) => NOT_READABLE,
+            Self::Pepper(_) | Self::Control(_) | Self::Responses(_) => NOT_READABLE,
         })
     }
 }

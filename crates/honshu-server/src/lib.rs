@@ -9,6 +9,7 @@ mod error;
 mod logging;
 mod models;
 mod providers;
+mod responses;
 mod server;
 
 use std::path::PathBuf;

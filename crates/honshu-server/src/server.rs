@@ -12,7 +12,10 @@ use honshu_control::{Bootstrap, Control, Initialised};
 use honshu_domain::{Catalogue, UsageLog};
 use honshu_gateway::{Gateway, GatewayParts, Limits};
 use honshu_models::ModelStore;
-use honshu_store::{DataDir, OpenError, Shipper, Spool, SpoolLimits, SqliteStore, Store};
+use honshu_responses::{Runtime, Seal};
+use honshu_store::{
+    DataDir, OpenError, Shipper, Spool, SpoolLimits, SqliteResponses, SqliteStore, Store,
+};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -25,7 +28,7 @@ use crate::engine::Engine;
 use crate::error::StartError;
 use crate::logging::{self, LogFormat};
 use crate::models::{Current, Models};
-use crate::providers;
+use crate::{providers, responses};
 
 /// How often the last uses of keys are written down.
 const LAST_USED_INTERVAL: Duration = Duration::from_secs(10);
@@ -67,6 +70,7 @@ pub struct Server {
     background: Vec<JoinHandle<()>>,
     hup: Arc<Notify>,
     control: Arc<Control>,
+    runtime: Runtime,
     spool: Arc<Spool>,
     store: Arc<dyn Store>,
     _endpoints_file: EndpointsFile,
@@ -118,6 +122,9 @@ impl Server {
         );
         let store: Arc<dyn Store> = Arc::new(store);
         let spool = Arc::new(Spool::open(&directory, SpoolLimits::default())?);
+        let kept = Arc::new(SqliteResponses::open(&directory)?);
+        let seal = Seal::new(&pepper.derive("sealed items"))
+            .map_err(|error| StartError::Responses(error.to_string()))?;
         let control = Control::open(
             Arc::clone(&store),
             pepper,
@@ -155,6 +162,18 @@ impl Server {
                 (region.region.name_arc(), gateway)
             })
             .collect();
+        let runtime = responses::build(&config, kept, gateways.clone(), &control, seal);
+        let found = runtime
+            .recover()
+            .await
+            .map_err(|error| StartError::Responses(error.to_string()))?;
+        if found != honshu_responses::RunsAgain::default() {
+            tracing::info!(
+                again = found.again,
+                failed = found.failed,
+                "background responses of the last start were taken up"
+            );
+        }
         let readiness = Arc::new(Readiness::default());
         let app = App::new(AppParts {
             gateways: gateways.clone(),
@@ -163,6 +182,7 @@ impl Server {
             clock: crate::clock(),
             regions: routes(&config),
             timeouts: config.timeouts(),
+            runtime: runtime.clone(),
             readiness: Arc::clone(&readiness),
         });
 
@@ -189,6 +209,7 @@ impl Server {
             tokio::spawn(Shipper::new(Arc::clone(&spool), Arc::clone(&store)).run()),
             tokio::spawn(models.follow(Arc::clone(&catalogue), Arc::clone(&hup))),
             tokio::spawn(write_last_uses(Arc::clone(&control))),
+            tokio::spawn(runtime.clone().retain()),
         ];
         Ok(Self {
             endpoints,
@@ -203,6 +224,7 @@ impl Server {
             background,
             hup,
             control,
+            runtime,
             spool,
             store,
             _endpoints_file: endpoints_file,
@@ -265,7 +287,11 @@ impl Server {
     pub async fn stop(mut self) {
         self.readiness.drain();
         self.drain.cancel();
-        let ended = tokio::time::timeout(self.drain_timeout, &mut self.edge).await;
+        self.runtime.drain();
+        let deadline = tokio::time::Instant::now() + self.drain_timeout;
+        let ended = tokio::time::timeout_at(deadline, &mut self.edge).await;
+        // Background responses have no connection; they get the same time.
+        let _ = tokio::time::timeout_at(deadline, self.runtime.settled()).await;
         self.shutdown.cancel();
         if ended.is_err()
             && tokio::time::timeout(LAST_WORDS, &mut self.edge)
@@ -278,6 +304,7 @@ impl Server {
         for gateway in &self.gateways {
             gateway.settled().await;
         }
+        self.runtime.settled().await;
         for task in &self.background {
             task.abort();
         }

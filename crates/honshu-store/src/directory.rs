@@ -100,6 +100,11 @@ impl DataDir {
         self.path.join("honshu.db")
     }
 
+    /// The database of responses, conversations and files.
+    pub fn responses(&self) -> PathBuf {
+        self.path.join("responses.db")
+    }
+
     /// The usage spool's file.
     pub fn spool(&self) -> PathBuf {
         self.path.join("usage-spool.db")

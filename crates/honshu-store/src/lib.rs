@@ -15,6 +15,8 @@ mod spool;
 pub mod sqlite;
 mod store;
 #[cfg(any(test, feature = "suite"))]
+pub mod stored_suite;
+#[cfg(any(test, feature = "suite"))]
 pub mod suite;
 
 pub use command::{Applied, Change, Command, Committed, Expect, RetryEntry};
@@ -26,5 +28,5 @@ pub use rows::{
 };
 pub use shipper::Shipper;
 pub use spool::{Spool, SpoolLimits};
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteResponses, SqliteStore};
 pub use store::{Observer, Reply, Store};

@@ -11,10 +11,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use honshu_domain::{ErrorKind, Timestamp, UsageLog as _};
+use honshu_domain::{ErrorKind, ResponseStore as _, Timestamp, UsageLog as _};
 use honshu_store::suite::{self, usage_row};
 use honshu_store::{
-    Change, DataDir, Reason, Shipper, Spool, SpoolLimits, SqliteStore, Store, StoreError,
+    Change, DataDir, Reason, Shipper, Spool, SpoolLimits, SqliteResponses, SqliteStore, Store,
+    StoreError,
 };
 
 fn set(name: &str, value: String) -> honshu_store::Command {
@@ -291,5 +292,51 @@ async fn measure_cpu_per_row() {
         "{} us CPU/row, {} rows/s",
         (ticks() - cpu) as f64 / f64::from(rows),
         f64::from(rows) / wall.elapsed().as_secs_f64()
+    );
+}
+
+#[tokio::test]
+async fn sqlite_does_what_a_store_of_responses_has_to() {
+    let home = tempfile::tempdir().unwrap();
+    let count = std::sync::atomic::AtomicU32::new(0);
+    honshu_store::stored_suite::run(|| {
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = home.path().join(format!("{number}.db"));
+        async move { SqliteResponses::open_file(&path).unwrap() }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_thousand_turns_are_read_by_the_index() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("a.db");
+    let store = SqliteResponses::open_file(&path).unwrap();
+    let mine = honshu_store::stored_suite::scope("mine");
+    let mut after = None;
+    for n in 0..1_000 {
+        let id = format!("r{n}");
+        let response = honshu_store::stored_suite::ended(&mine, &id, after);
+        assert!(store.end(response).await.unwrap());
+        after = Some(honshu_domain::Anchor {
+            thread: after.map_or(1, |anchor: honshu_domain::Anchor| anchor.thread),
+            until: (n + 1) * 2,
+        });
+    }
+    let history = store.history(&mine, "r999").await.unwrap().unwrap();
+    assert_eq!(history.items.len(), 2_000);
+    assert_eq!(Some(history.anchor), after, "one thread holds them all");
+    // A turn writes its own items and nothing else.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let count = |table: &str| -> i64 {
+        connection
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+                row.get(0)
+            })
+            .unwrap()
+    };
+    assert_eq!(
+        (count("items"), count("threads"), count("responses")),
+        (2_000, 1, 1_000)
     );
 }

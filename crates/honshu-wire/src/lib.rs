@@ -7,6 +7,7 @@
 mod assembly;
 pub mod chat;
 pub mod completions;
+pub mod conversations;
 pub mod embeddings;
 pub mod error;
 mod head;

@@ -173,7 +173,7 @@ fn messages_are_refused_by_path() {
 fn responses_fields_and_items_are_refused_by_path() {
     for (extra, path) in [
         (r#""max_output_tokens":0"#, "max_output_tokens"),
-        (r#""background":true"#, "background"),
+        (r#""background":1"#, "background"),
         (r#""instructions":[]"#, "instructions"),
         (r#""truncation":"middle""#, "truncation"),
         (

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Context;
 
 use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
 
 /// Whether a connection is answering a request.
 #[derive(Debug, Default)]
@@ -19,6 +20,13 @@ pub(super) struct Exchange {
     /// Requests since the connection was opened.
     requests: AtomicUsize,
     waker: AtomicWaker,
+    /// The connection was upgraded: its bytes are no HTTP any more.
+    is_tunnel: AtomicBool,
+    /// The tunnel is to end.
+    is_cut: AtomicBool,
+    cut_waker: AtomicWaker,
+    /// The tunnel has ended.
+    closed: Notify,
 }
 
 impl Exchange {
@@ -54,6 +62,38 @@ impl Exchange {
         self.under_way() == 0
             && !self.is_awaited.load(Ordering::Acquire)
             && !self.is_blocked.load(Ordering::Acquire)
+    }
+
+    /// The connection becomes a tunnel.
+    pub(super) fn tunnel(&self) {
+        self.is_tunnel.store(true, Ordering::Release);
+    }
+
+    /// Whether the connection is a tunnel.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Ordering::Acquire)
+    }
+
+    /// Whether the tunnel is to end. If not, `cx` is woken when it is.
+    pub(super) fn is_cut(&self, cx: &Context<'_>) -> bool {
+        self.cut_waker.register(cx.waker());
+        self.is_cut.load(Ordering::Acquire)
+    }
+
+    /// Ends the tunnel.
+    pub(super) fn cut(&self) {
+        self.is_cut.store(true, Ordering::Release);
+        self.cut_waker.wake();
+    }
+
+    /// The connection's socket is gone.
+    pub(super) fn close(&self) {
+        self.closed.notify_one();
+    }
+
+    /// Resolves when the connection's socket is gone.
+    pub(super) async fn closed(&self) {
+        self.closed.notified().await;
     }
 
     /// Answers that are being made or sent.

@@ -342,6 +342,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeIo<S> {
         !self.held.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
     }
 
+    /// Reads what is no HTTP any more: first what the client sent before it heard of the upgrade.
+    fn poll_read_tunnel(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.held.is_empty() {
+            let length = self.held.len().min(out.remaining());
+            out.put_slice(&self.held[..length]);
+            self.release(length);
+            return Poll::Ready(Ok(()));
+        }
+        if self.end.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        if self.exchange.is_cut(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.socket).poll_read(cx, out)
+    }
+
     fn poll_read_http2(
         &mut self,
         cx: &mut Context<'_>,
@@ -459,6 +480,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> EdgeIo<S> {
     }
 }
 
+impl<S> Drop for EdgeIo<S> {
+    fn drop(&mut self) {
+        self.exchange.close();
+    }
+}
+
 /// Polls a timer that is made once and moved only when it has to fire earlier
 /// than it would, because moving it costs more than a wake-up in vain.
 fn poll_timer(
@@ -489,6 +516,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for EdgeIo<S> {
             return Poll::Ready(Ok(()));
         }
         match self.protocol {
+            Protocol::Http1(_) if self.exchange.is_tunnel() => self.poll_read_tunnel(cx, out),
             Protocol::Http1(_) => self.poll_read_http1(cx, out),
             Protocol::Http2(_) => self.poll_read_http2(cx, out),
         }

@@ -295,11 +295,15 @@ where
     // Heads come whole out of the gate, which counts fields and keeps deadlines.
     let connection = hyper::server::conn::http1::Builder::new()
         .max_buf_size(shared.limits.http1_buffer_bytes_max)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
         biased;
-        _ = connection.as_mut() => return,
+        _ = connection.as_mut() => {
+            tunnelled(exchange).await;
+            return;
+        }
         () = shared.drain.cancelled() => {}
     }
     // A connection that is between requests, or in a head, has nothing to lose.
@@ -308,6 +312,22 @@ where
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
+    tunnelled(exchange).await;
+}
+
+/// Waits for the end of a connection that was upgraded, so that it keeps its place under the cap. If the wait is
+/// given up, the connection is cut.
+async fn tunnelled(exchange: &Arc<Exchange>) {
+    struct Cut<'a>(&'a Exchange);
+    impl Drop for Cut<'_> {
+        fn drop(&mut self) {
+            self.0.cut();
+        }
+    }
+    if exchange.is_tunnel() {
+        let _cut = Cut(exchange);
+        exchange.closed().await;
+    }
 }
 
 async fn speak_http2<S>(stream: S, service: Guarded, exchange: &Arc<Exchange>, shared: &Shared)

@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Request, Version, header};
+use http::{HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tower::Service;
@@ -87,6 +87,7 @@ impl hyper::service::Service<Request<Incoming>> for Guarded {
         let refusal = prepare(&mut parts, &self.limits).err();
         parts.extensions.insert(self.info.clone());
         let mut router = self.router.clone();
+        let exchange = Arc::clone(&self.exchange);
         let body = EdgeBody::new(body, &self.limits);
         Box::pin(async move {
             let response = match refusal {
@@ -110,6 +111,9 @@ impl hyper::service::Service<Request<Incoming>> for Guarded {
                     }
                 }
             };
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                exchange.tunnel();
+            }
             Ok(response.map(|inner| ResponseBody {
                 inner,
                 _under_way: under_way,

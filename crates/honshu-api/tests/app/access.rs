@@ -10,12 +10,27 @@ use crate::support::{ALIAS, Answer, House, MODEL, chat};
 const ID: &str = "ocid1.generativeaiapikey.oc1.ap-osaka-1.aaaa";
 
 /// Every route below the bases, by the methods that it serves.
-const OPENAI: [(&str, &str); 10] = [
+const OPENAI: [(&str, &str); 25] = [
     ("POST", "/responses"),
     ("GET", "/responses/resp_1"),
     ("DELETE", "/responses/resp_1"),
     ("POST", "/responses/resp_1/cancel"),
     ("GET", "/responses/resp_1/input_items"),
+    ("POST", "/responses/compact"),
+    ("POST", "/responses/input_tokens"),
+    ("POST", "/conversations"),
+    ("GET", "/conversations/conv_1"),
+    ("POST", "/conversations/conv_1"),
+    ("DELETE", "/conversations/conv_1"),
+    ("GET", "/conversations/conv_1/items"),
+    ("POST", "/conversations/conv_1/items"),
+    ("GET", "/conversations/conv_1/items/msg_1"),
+    ("DELETE", "/conversations/conv_1/items/msg_1"),
+    ("GET", "/files"),
+    ("POST", "/files"),
+    ("GET", "/files/file-1"),
+    ("GET", "/files/file-1/content"),
+    ("DELETE", "/files/file-1"),
     ("POST", "/chat/completions"),
     ("GET", "/models"),
     ("GET", "/models/a/b"),
@@ -129,8 +144,8 @@ async fn what_is_not_there_is_a_clean_404_or_405_and_health_needs_no_credential(
         ("POST", "/v1/messages/batches", 404),
         ("GET", "/v1/messages", 405),
         ("GET", "/v1/embeddings", 405),
-        ("POST", "/v1/responses/compact", 404),
-        ("POST", "/v1/responses/input_tokens", 404),
+        ("GET", "/v1/conversations", 405),
+        ("POST", "/v1/files/file-x/content", 405),
         ("GET", "//v1/models", 404),
         ("GET", "/V1/models", 404),
         ("GET", "/v1/models/", 404),
@@ -152,7 +167,7 @@ async fn what_is_not_there_is_a_clean_404_or_405_and_health_needs_no_credential(
             answer.text()
         );
     }
-    // A client that tries WebSocket first goes on with POST at once.
+    // A WebSocket asks for a credential like everything else.
     let headers = [
         ("upgrade", "websocket"),
         ("connection", "upgrade"),
@@ -161,7 +176,7 @@ async fn what_is_not_there_is_a_clean_404_or_405_and_health_needs_no_credential(
     let answer = house
         .send(house.osaka, "GET", "/v1/responses", &headers, "")
         .await;
-    assert_eq!(answer.check("websocket").status, 426);
+    assert_eq!(answer.check("websocket").status, 401);
 }
 
 /// An answer without what differs between any two.

@@ -13,6 +13,7 @@
 
 mod access;
 mod bodies;
+mod kept;
 mod management;
 mod matrix;
 mod runs;

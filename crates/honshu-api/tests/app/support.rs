@@ -10,12 +10,14 @@ use honshu_api::edge::{EdgeLimits, Listener, ListenerTag, serve};
 use honshu_api::{App, AppParts, Readiness, RegionRoute};
 use honshu_control::{AdminProfile, Bootstrap, Control, Initialised, Pepper};
 use honshu_domain::{
-    Backend, Catalogue, Clock, Ocid, Region, SystemEntropy, Timeouts, Timestamp, UsageLog,
+    Backend, Catalogue, Clock, Ocid, Principal, PrincipalKind, Region, SystemEntropy, Timeouts,
+    Timestamp, UsageLog,
 };
 use honshu_gateway::{Gateway, GatewayParts, Limits};
 use honshu_provider::ScriptedProvider;
+use honshu_responses::{Callers, Runtime, RuntimeParts, Seal};
 use honshu_signature::PrivateKey;
-use honshu_store::{DataDir, SqliteStore, Store};
+use honshu_store::{DataDir, SqliteResponses, SqliteStore, Store};
 use honshu_testkit::{MemoryCatalogue, MemoryUsageLog, SimClock, model};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -35,10 +37,25 @@ pub(crate) fn chicago() -> Region {
     Region::new("us-chicago-1", "ORD")
 }
 
+struct Known(Arc<Control>);
+
+impl Callers for Known {
+    fn again(
+        &self,
+        region: &str,
+        kind: PrincipalKind,
+        id: &Ocid,
+        secret: Option<&str>,
+    ) -> Option<Principal> {
+        self.0.principal_again(region, kind, id, secret)
+    }
+}
+
 pub(crate) struct House {
     pub(crate) clock: Arc<SimClock>,
     pub(crate) usage: Arc<MemoryUsageLog>,
     pub(crate) catalogue: Arc<MemoryCatalogue>,
+    pub(crate) runtime: Runtime,
     pub(crate) root: Ocid,
     pub(crate) osaka: SocketAddr,
     pub(crate) chicago: SocketAddr,
@@ -180,6 +197,18 @@ impl House {
                 (region.name_arc(), gateway)
             })
             .collect();
+        let kept = Arc::new(SqliteResponses::open(&directory).unwrap());
+        let runtime = Runtime::new(RuntimeParts {
+            store: Arc::clone(&kept) as _,
+            files: kept,
+            gateways: gateways.clone(),
+            seal: Seal::new(&[7; 32]).unwrap(),
+            callers: Arc::new(Known(Arc::clone(&control))),
+            clock: Arc::clone(&clock) as _,
+            entropy: Arc::new(SystemEntropy),
+            limits: honshu_responses::Limits::default(),
+            timeouts: Timeouts::default(),
+        });
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for region in &regions {
@@ -205,6 +234,7 @@ impl House {
                 })
                 .collect(),
             timeouts: Timeouts::default(),
+            runtime: runtime.clone(),
             readiness: Arc::new(Readiness::default()),
         });
         tokio::spawn(serve(
@@ -219,6 +249,7 @@ impl House {
             clock,
             usage,
             catalogue,
+            runtime,
             root: tenancy,
             osaka: addresses[0],
             chicago: addresses[1],

@@ -380,6 +380,18 @@ pub(super) fn check_limits(limits: &RawLimits, engine: &RawEngine, problems: &mu
     );
     at_least_one("limits.idle_timeout_seconds", limits.idle_timeout_seconds);
     at_least_one("limits.run_deadline_seconds", limits.run_deadline_seconds);
+    at_least_one(
+        "limits.background_runs_max",
+        widen(limits.background_runs_max),
+    );
+    at_least_one(
+        "limits.response_retention_hours",
+        limits.response_retention_hours,
+    );
+    at_least_one(
+        "limits.conversation_retention_hours",
+        limits.conversation_retention_hours,
+    );
     at_least_one("engine.threads", engine.threads.map(u64::from));
     at_least_one(
         "engine.context_tokens",

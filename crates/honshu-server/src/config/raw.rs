@@ -78,6 +78,12 @@ pub(crate) struct RawLimits {
     pub idle_timeout_seconds: Option<u64>,
     /// Seconds for a whole run. Default 3,600.
     pub run_deadline_seconds: Option<u64>,
+    /// Background responses that run at once. Default 64.
+    pub background_runs_max: Option<usize>,
+    /// Hours that a stored response is kept after it was made. Default 720.
+    pub response_retention_hours: Option<u64>,
+    /// Hours that a conversation is kept after its last change. Default 720.
+    pub conversation_retention_hours: Option<u64>,
 }
 
 /// `[engine]`.

@@ -58,6 +58,13 @@ pub(crate) const SPOOL: &[Migration] = &[Migration {
     sql: include_str!("2026_11_23_spool.sql"),
 }];
 
+/// Every step of the database of responses, conversations and files.
+pub(crate) const RESPONSES: &[Migration] = &[Migration {
+    name: "2026_11_26_responses",
+    kind: Kind::Expand,
+    sql: include_str!("2026_11_26_responses.sql"),
+}];
+
 /// Brings the database to the last of `steps`.
 ///
 /// # Errors
@@ -207,7 +214,7 @@ mod tests {
 
     #[test]
     fn released_steps_are_in_order() {
-        for steps in [CONTROL, SPOOL] {
+        for steps in [CONTROL, SPOOL, RESPONSES] {
             assert!(steps.is_sorted_by(|left, right| left.name < right.name));
         }
     }

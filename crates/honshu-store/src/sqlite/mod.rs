@@ -7,6 +7,7 @@ mod errors;
 mod load;
 mod readers;
 mod sql;
+mod stored;
 mod usage;
 mod writer;
 
@@ -18,6 +19,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 pub(crate) use errors::translate;
+pub use stored::SqliteResponses;
 
 use crate::command::{Applied, Command, RetryEntry};
 use crate::directory::{DataDir, touch_private};

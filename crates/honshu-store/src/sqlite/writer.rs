@@ -26,8 +26,48 @@ type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 enum Job {
     Apply(Box<Command>, Answer<Applied>),
     Ingest(Vec<UsageRow>, Answer<u64>),
+    Write(Box<dyn Write>),
     #[cfg(any(test, feature = "suite"))]
     LimitPages(Option<u32>),
+}
+
+/// Work of any kind that changes the database, with whoever waits for it.
+trait Write: Send {
+    /// Carries it out. What comes back is its failure.
+    fn carry_out(&mut self, connection: &Connection) -> Result<(), StoreError>;
+
+    /// Tells the one who waits: the outcome, or why the transaction was lost.
+    fn answer(self: Box<Self>, lost: Option<&StoreError>);
+}
+
+/// A closure, and what it gave.
+struct Closure<F, T> {
+    work: Option<F>,
+    result: Option<Result<T, StoreError>>,
+    answer: Answer<T>,
+}
+
+impl<F, T> Write for Closure<F, T>
+where
+    F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
+    T: Send,
+{
+    fn carry_out(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        let Some(work) = self.work.take() else {
+            return Ok(());
+        };
+        let result = work(connection);
+        let failure = result.as_ref().err().cloned();
+        self.result = Some(result);
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn answer(self: Box<Self>, lost: Option<&StoreError>) {
+        match (lost, self.result) {
+            (None, Some(result)) => drop(self.answer.send(result)),
+            (lost, _) => refuse(self.answer, lost),
+        }
+    }
 }
 
 /// A job that was carried out and waits for the commit.
@@ -37,6 +77,10 @@ enum Job {
 enum Done {
     Applied(Answer<Applied>, Result<Applied, StoreError>),
     Ingested(Answer<u64>, Result<u64, StoreError>),
+    Written {
+        write: Box<dyn Write>,
+        has_failed: bool,
+    },
 }
 
 impl Done {
@@ -44,6 +88,7 @@ impl Done {
         match self {
             Self::Applied(_, result) => result.is_err(),
             Self::Ingested(_, result) => result.is_err(),
+            Self::Written { has_failed, .. } => *has_failed,
         }
     }
 }
@@ -84,6 +129,19 @@ impl Writer {
     ) -> Result<oneshot::Receiver<Result<u64, StoreError>>, StoreError> {
         let (answer, receiver) = oneshot::channel();
         self.submit(Job::Ingest(rows, answer))?;
+        Ok(receiver)
+    }
+
+    pub(super) fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError> {
+        let (answer, receiver) = oneshot::channel();
+        self.submit(Job::Write(Box::new(Closure {
+            work: Some(work),
+            result: None,
+            answer,
+        })))?;
         Ok(receiver)
     }
 
@@ -140,6 +198,15 @@ fn carry_out(connection: &mut Connection, batch: Vec<Job>, observer: &RwLock<Opt
         match job {
             Job::Apply(_, answer) if broken.is_some() => refuse(answer, broken.as_ref()),
             Job::Ingest(_, answer) if broken.is_some() => refuse(answer, broken.as_ref()),
+            Job::Write(write) if broken.is_some() => write.answer(broken.as_ref()),
+            Job::Write(mut write) => {
+                let result = scoped(connection, is_alone, |connection| {
+                    write.carry_out(connection)
+                });
+                let has_failed = result.is_err();
+                broken = result.err().filter(is_fatal);
+                done.push(Done::Written { write, has_failed });
+            }
             Job::Apply(command, answer) => {
                 match scoped(connection, is_alone, |connection| {
                     sql::apply(connection, &command)
@@ -190,6 +257,7 @@ fn carry_out(connection: &mut Connection, batch: Vec<Job>, observer: &RwLock<Opt
                 match done {
                     Done::Applied(answer, applied) => drop(answer.send(applied)),
                     Done::Ingested(answer, count) => drop(answer.send(count)),
+                    Done::Written { write, .. } => write.answer(None),
                 }
             }
         }
@@ -203,6 +271,7 @@ fn carry_out(connection: &mut Connection, batch: Vec<Job>, observer: &RwLock<Opt
                 match done {
                     Done::Applied(answer, _) => refuse(answer, Some(&error)),
                     Done::Ingested(answer, _) => refuse(answer, Some(&error)),
+                    Done::Written { write, .. } => write.answer(Some(&error)),
                 }
             }
         }

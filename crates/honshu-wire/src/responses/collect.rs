@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use honshu_domain::{Entropy, InferenceRequest, Outcome, RunEvent, Status, Timestamp, Usage};
 
 use super::encode::{StreamEncoder, is_terminal};
-use super::object::State;
+use super::object::{State, TurnFacts};
 use crate::head::ResponseHead;
 use crate::json::members;
 
@@ -21,6 +21,19 @@ impl Collector {
     pub fn new(head: ResponseHead, request: &InferenceRequest, entropy: &dyn Entropy) -> Self {
         Self {
             inner: StreamEncoder::new(head, request, entropy),
+            native: None,
+        }
+    }
+
+    /// A collector for a turn of something that is kept.
+    pub fn of_turn(
+        head: ResponseHead,
+        request: &InferenceRequest,
+        facts: TurnFacts,
+        entropy: &dyn Entropy,
+    ) -> Self {
+        Self {
+            inner: StreamEncoder::of_turn(head, request, facts, entropy),
             native: None,
         }
     }
@@ -46,8 +59,8 @@ impl Collector {
 
     /// The body.
     pub fn finish(mut self, outcome: &Outcome, now: Timestamp) -> Bytes {
-        if let Some(body) = self.native {
-            return body;
+        if let Some(body) = &self.native {
+            return self.inner.native_body(body);
         }
         let completed = outcome.status == Status::Completed;
         let failed = !completed && !matches!(outcome.status, Status::Incomplete(_));

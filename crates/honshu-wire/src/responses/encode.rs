@@ -1,20 +1,22 @@
 //! The events of a run as the SSE frames of the Responses dialect.
 
+mod native;
+
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use honshu_domain::{
-    Entropy, Error, ErrorKind, FinishReason, InferenceRequest, Item, NativeFrame, Outcome, Part,
-    PartKind, PublicId, Role, RunEvent, Status, Timestamp, TokenLogprob, Usage,
+    Entropy, Error, ErrorKind, FinishReason, InferenceRequest, Item, Outcome, Part, PartKind,
+    PublicId, Role, RunEvent, Status, Timestamp, TokenLogprob, Usage,
 };
 
-use super::decode::UpstreamDecoder;
+use self::native::Native;
 use super::items::{self, Form};
-use super::object::{Object, State, write_ending};
+use super::object::{Identity, Object, State, TurnFacts};
 use crate::assembly::{self, Assembly};
 use crate::error::{code, write_error};
 use crate::head::ResponseHead;
-use crate::json::{members, put, put_str, put_u64, put_uint};
+use crate::json::{put, put_str, put_u64, put_uint};
 use crate::sse;
 
 /// Turns the events of a run into frames. Sequence numbers have no gaps, ids do not change, lifecycle events
@@ -30,6 +32,8 @@ pub struct StreamEncoder {
     output: Assembly,
     shown: Vec<Shown>,
     native: Native,
+    /// Set for a turn that is kept: frames of an upstream's are then rewritten to be ours.
+    identity: Option<Identity>,
 }
 
 /// What the reader of the stream knows of an item.
@@ -40,15 +44,6 @@ struct Shown {
     parts: Vec<(PartKind, u32, bool)>,
     arguments: bool,
     done: bool,
-}
-
-/// What native frames have said so far, for an end that the upstream itself did not reach.
-#[derive(Debug, Default)]
-struct Native {
-    any: bool,
-    response: Option<Bytes>,
-    items: Vec<Bytes>,
-    terminal: Option<NativeFrame>,
 }
 
 impl StreamEncoder {
@@ -63,7 +58,53 @@ impl StreamEncoder {
             output: Assembly::default(),
             shown: Vec::new(),
             native: Native::default(),
+            identity: None,
         }
+    }
+
+    /// An encoder for a turn of something that is kept. `request` is the one that the caller wrote: what it says
+    /// is what the response repeats.
+    pub fn of_turn(
+        head: ResponseHead,
+        request: &InferenceRequest,
+        facts: TurnFacts,
+        entropy: &dyn Entropy,
+    ) -> Self {
+        let (object, identity) = Object::of_turn(&head, request, facts);
+        let mut encoder = Self::new(head, request, entropy);
+        encoder.object = object;
+        encoder.identity = Some(identity);
+        encoder
+    }
+
+    /// The number that the next event will have.
+    pub fn next_event(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Goes on after events that were written before: `response.created` is one of them.
+    pub fn resume(&mut self, next_event: u64) {
+        self.started = true;
+        self.sequence = next_event;
+    }
+
+    /// Appends `response.created` and `response.queued`, with which a background response begins.
+    pub fn queued(&mut self, out: &mut BytesMut) {
+        self.started = true;
+        self.lifecycle("response.created", &State::QUEUED, out);
+        self.lifecycle("response.queued", &State::QUEUED, out);
+    }
+
+    /// Appends `response.in_progress`.
+    pub fn in_progress(&mut self, out: &mut BytesMut) {
+        self.lifecycle("response.in_progress", &State::RUNNING, out);
+    }
+
+    /// The whole response object of a response that waits.
+    pub fn queued_object(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(1_024);
+        self.write_response(&State::QUEUED, &mut out);
+        out.freeze()
     }
 
     /// Appends the frames of one event to `out`. A terminal frame of the upstream's is held back until
@@ -90,12 +131,28 @@ impl StreamEncoder {
         now: Timestamp,
         out: &mut BytesMut,
     ) {
+        if outcome.status == Status::Cancelled {
+            return;
+        }
+        self.terminal(outcome, error, now, out);
+        out.extend_from_slice(sse::DONE);
+    }
+
+    /// [`Self::end`] without the end marker, and with a last frame also for a response that was cancelled: it is
+    /// `response.incomplete`, since there is no event of that name, and its status says what happened.
+    pub fn terminal(
+        &mut self,
+        outcome: &Outcome,
+        error: Option<&Error>,
+        now: Timestamp,
+        out: &mut BytesMut,
+    ) {
         match outcome.status {
-            Status::Cancelled => return,
+            Status::Cancelled => self.cancelled(outcome, out),
             Status::Failed(_) => self.fail(outcome, error, out),
             Status::Completed | Status::Incomplete(_) if self.native.any => {
                 match self.native.terminal.take() {
-                    Some(frame) => sse::encode_frame(frame.event.as_deref(), &frame.json, out),
+                    Some(frame) => self.native_frame(&frame, out),
                     // Nobody but the upstream can say that its answer is whole.
                     None => self.fail(outcome, None, out),
                 }
@@ -103,7 +160,22 @@ impl StreamEncoder {
             Status::Completed => self.complete(outcome, None, now, out),
             Status::Incomplete(reason) => self.complete(outcome, Some(reason), now, out),
         }
-        out.extend_from_slice(sse::DONE);
+    }
+
+    fn cancelled(&mut self, outcome: &Outcome, out: &mut BytesMut) {
+        if !self.native.any {
+            self.open(out);
+        }
+        let known = outcome.usage_exact || outcome.usage != Usage::default();
+        let state = State {
+            status: "cancelled",
+            usage: known.then_some(outcome.usage),
+            ..State::RUNNING
+        };
+        match self.native.response.take() {
+            Some(base) => self.native_ended("response.incomplete", &base, &state, out),
+            None => self.lifecycle("response.incomplete", &state, out),
+        }
     }
 
     fn complete(
@@ -150,7 +222,7 @@ impl StreamEncoder {
             .terminal
             .take_if(|frame| frame.event.as_deref() == Some("response.failed"))
         {
-            sse::encode_frame(frame.event.as_deref(), &frame.json, out);
+            self.native_frame(&frame, out);
             return;
         }
         if !self.native.any {
@@ -193,7 +265,7 @@ impl StreamEncoder {
             usage: known.then_some(outcome.usage),
         };
         match self.native.response.take() {
-            Some(base) => self.native_failed(&base, &state, out),
+            Some(base) => self.native_ended("response.failed", &base, &state, out),
             None => self.lifecycle("response.failed", &state, out),
         }
     }
@@ -569,78 +641,6 @@ impl StreamEncoder {
         );
         put_uint(out, part_index);
         from
-    }
-
-    fn native(&mut self, frame: &NativeFrame, out: &mut BytesMut) {
-        if frame.whole {
-            // The caller wants a stream and the upstream answered in one piece.
-            let mut events = Vec::new();
-            if UpstreamDecoder::new()
-                .whole(&frame.json, &mut events)
-                .is_ok()
-            {
-                for event in &events {
-                    self.event(event, out);
-                }
-            }
-            return;
-        }
-        self.native.any = true;
-        let event = frame.event.as_deref().unwrap_or_default();
-        let terminal = is_terminal(event);
-        let keep = event == "response.output_item.done"
-            || event == "response.created"
-            || event == "response.in_progress";
-        if let Ok(text) = std::str::from_utf8(&frame.json) {
-            let _ = members(text, |key, place| match key {
-                "sequence_number" => {
-                    self.sequence = text[place]
-                        .parse()
-                        .map_or(self.sequence, |n: u64| n.saturating_add(1));
-                }
-                "response" if keep => self.native.response = Some(frame.json.slice(place)),
-                "item" if keep => self.native.items.push(frame.json.slice(place)),
-                _ => {}
-            });
-        }
-        if terminal {
-            self.native.terminal.get_or_insert_with(|| frame.clone());
-        } else {
-            sse::encode_frame(frame.event.as_deref(), &frame.json, out);
-        }
-    }
-
-    /// `response.failed` in the words of an upstream that did not get there.
-    fn native_failed(&mut self, base: &Bytes, state: &State<'_>, out: &mut BytesMut) {
-        let items = std::mem::take(&mut self.native.items);
-        let from = self.frame_open("response.failed", out);
-        put(out, ",\"response\":{");
-        if let Ok(text) = std::str::from_utf8(base) {
-            let _ = members(text, |key, place| {
-                if !matches!(
-                    key,
-                    "status" | "completed_at" | "error" | "incomplete_details" | "usage" | "output"
-                ) {
-                    put_str(out, key);
-                    put(out, ":");
-                    put(out, &text[place]);
-                    put(out, ",");
-                }
-            });
-        }
-        put(out, "\"status\":\"");
-        put(out, state.status);
-        put(out, "\",\"output\":[");
-        for (index, item) in items.iter().enumerate() {
-            if index > 0 {
-                put(out, ",");
-            }
-            out.extend_from_slice(item);
-        }
-        put(out, "],");
-        write_ending(state, out);
-        put(out, "}");
-        frame_close(from, out);
     }
 }
 

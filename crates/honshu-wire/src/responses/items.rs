@@ -22,12 +22,14 @@ pub(super) fn read_list(nodes: &[Node<'_>], path: &Path<'_>, findings: &mut Find
 
 /// Reads one item. Kinds that we do not interpret are carried and become a demand, since only an upstream of
 /// the same dialect understands them.
-pub(super) fn read(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Option<Item> {
+pub(crate) fn read(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Option<Item> {
     findings.object(node, path)?;
     let kind = match node.find("type") {
         Some(kind) => findings.string(kind, &path.key("type"))?,
         // Many clients leave the type of plain messages out.
         None if node.find("role").is_some() => "message",
+        // An object with nothing but an id can only refer to an item.
+        None if node.find("id").is_some() => "item_reference",
         None => {
             findings.missing(&path.key("type"));
             return None;

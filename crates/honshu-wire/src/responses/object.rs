@@ -1,6 +1,8 @@
 //! The response object: every key that strict readers demand, `null` where they allow it, absent where they
 //! do not.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use honshu_domain::{Dialect, Error, ErrorKind, FinishReason, InferenceRequest, Usage};
 
@@ -17,6 +19,75 @@ pub(super) struct Object {
     echo: String,
 }
 
+/// What makes a response a turn of something that is kept. Readers see it in every lifecycle event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnFacts {
+    /// `store`.
+    pub store: bool,
+    /// `background`.
+    pub background: bool,
+    /// The conversation that it belongs to.
+    pub conversation: Option<Arc<str>>,
+}
+
+impl TurnFacts {
+    fn write(&self, out: &mut BytesMut) {
+        put(
+            out,
+            if self.background {
+                "\"background\":true"
+            } else {
+                "\"background\":false"
+            },
+        );
+        put(
+            out,
+            if self.store {
+                ",\"store\":true"
+            } else {
+                ",\"store\":false"
+            },
+        );
+        if let Some(conversation) = &self.conversation {
+            put(out, ",\"conversation\":{\"id\":");
+            put_str(out, conversation);
+            put(out, "}");
+        }
+    }
+}
+
+/// Who a response is, whatever the upstream that made it calls it.
+#[derive(Debug)]
+pub(super) struct Identity {
+    id: Arc<str>,
+    previous: Option<String>,
+    facts: TurnFacts,
+}
+
+impl Identity {
+    /// A response object of an upstream's as one of ours.
+    pub(super) fn rewrite(&self, response: &str, out: &mut BytesMut) {
+        put(out, "{\"id\":");
+        put_str(out, &self.id);
+        put(out, ",");
+        self.facts.write(out);
+        put(out, ",\"previous_response_id\":");
+        put(out, self.previous.as_deref().unwrap_or("null"));
+        let _ = members(response, |key, place| {
+            if !matches!(
+                key,
+                "id" | "store" | "background" | "conversation" | "previous_response_id"
+            ) {
+                put(out, ",");
+                put_str(out, key);
+                put(out, ":");
+                put(out, &response[place]);
+            }
+        });
+        put(out, "}");
+    }
+}
+
 /// What changes.
 pub(super) struct State<'a> {
     pub(super) status: &'a str,
@@ -27,6 +98,12 @@ pub(super) struct State<'a> {
 }
 
 impl State<'_> {
+    /// A response that waits for its turn.
+    pub(super) const QUEUED: State<'static> = State {
+        status: "queued",
+        ..Self::RUNNING
+    };
+
     /// A response that runs.
     pub(super) const RUNNING: State<'static> = State {
         status: "in_progress",
@@ -58,7 +135,36 @@ const ECHOED: [(&str, &str); 16] = [
     ("user", ""),
 ];
 
+/// The echo of a response that is not kept.
+const NOT_KEPT: &str = "\"background\":false,\"store\":false";
+
 impl Object {
+    /// The object of a turn, and who it is.
+    pub(super) fn of_turn(
+        head: &ResponseHead,
+        request: &InferenceRequest,
+        facts: TurnFacts,
+    ) -> (Self, Identity) {
+        let mut object = Self::new(head, request);
+        let mut own = BytesMut::with_capacity(64);
+        facts.write(&mut own);
+        object.echo = object.echo.replacen(NOT_KEPT, &text(&own), 1);
+        let mut previous = None;
+        if let Ok(raw) = std::str::from_utf8(&request.raw) {
+            let _ = members(raw, |key, place| {
+                if key == "previous_response_id" {
+                    previous = Some(raw[place].to_owned());
+                }
+            });
+        }
+        let identity = Identity {
+            id: Arc::clone(&head.id),
+            previous,
+            facts,
+        };
+        (object, identity)
+    }
+
     pub(super) fn new(head: &ResponseHead, request: &InferenceRequest) -> Self {
         let mut out = BytesMut::with_capacity(128);
         put(&mut out, "\"id\":");
@@ -191,10 +297,8 @@ fn echo(head: &ResponseHead, request: &InferenceRequest) -> String {
         });
     }
     let mut out = BytesMut::with_capacity(1024);
-    put(
-        &mut out,
-        "\"background\":false,\"store\":false,\"service_tier\":",
-    );
+    put(&mut out, NOT_KEPT);
+    put(&mut out, ",\"service_tier\":");
     put_str(&mut out, head.service_tier.as_deref().unwrap_or("default"));
     for ((name, default), given) in ECHOED.iter().zip(given) {
         let value = given.unwrap_or(default);

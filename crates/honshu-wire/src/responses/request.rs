@@ -8,7 +8,7 @@ use honshu_domain::{
 
 use super::items::{self, Form};
 use crate::json::{Node, Path, put, put_bool, put_f32, put_str, put_uint};
-use crate::problems::{self, Findings, MISSING, UNSUPPORTED, WRONG_VALUE, raw};
+use crate::problems::{self, Findings, MISSING, WRONG_VALUE, raw};
 use crate::sampling::{self, OUTPUT_TOKENS_MAX};
 
 /// Metadata limits (OpenAI API reference).
@@ -21,8 +21,8 @@ const METADATA_VALUE_CHARS_MAX: usize = 512;
 /// Where OpenAI wants at least 16 for `max_output_tokens` we take 1 and more: no client can be broken by the
 /// wider range, and an upstream that insists says so itself.
 ///
-/// Answers are not stored yet: `store: true` is a hint, `previous_response_id` and `conversation` are demands
-/// that only an upstream with state can meet, and `background: true` is refused.
+/// State is not this function's business: `store: true` is a hint, and `previous_response_id`, `conversation` and
+/// `background` are demands, until [`expand`](super::expand) has put what they stand for in their place.
 ///
 /// # Errors
 /// `Invalid` with every problem found and its JSON path.
@@ -78,6 +78,10 @@ struct Draft {
     previous_response: bool,
     conversation: bool,
     prompt: bool,
+    /// The input is a list without items.
+    is_empty: bool,
+    /// Nothing is to be generated (`generate`, WebSocket mode).
+    is_silent: bool,
 }
 
 impl Draft {
@@ -128,11 +132,7 @@ impl Draft {
             }
             "background" => {
                 if findings.boolean(node, &path) == Some(true) {
-                    findings.problem(
-                        &path,
-                        UNSUPPORTED,
-                        "background responses are not available here; leave it out or send `false`",
-                    );
+                    findings.demand(Demand::StoredState, &path);
                 }
             }
             "previous_response_id" => {
@@ -153,11 +153,13 @@ impl Draft {
                     findings.demand(Demand::StoredState, &path);
                 }
             }
+            "generate" => {
+                self.is_silent = findings.boolean(node, &path) == Some(false);
+                findings.hint(&path, node);
+            }
             "metadata" => metadata(node, &path, findings),
             "truncation" => {
-                if findings.one_of(node, &path, &["auto", "disabled"]) == Some("auto") {
-                    findings.hint(&path, node);
-                }
+                findings.one_of(node, &path, &["auto", "disabled"]);
             }
             "service_tier" => {
                 if !matches!(
@@ -192,9 +194,7 @@ impl Draft {
                 name: None,
             })]);
         } else if let Some(nodes) = node.as_array() {
-            if nodes.is_empty() {
-                findings.problem(path, WRONG_VALUE, "must have at least one item");
-            }
+            self.is_empty = nodes.is_empty();
             let items = items::read_list(nodes, path, findings);
             // Problems leave items out, and then the places would not match.
             if items.len() == nodes.len() {
@@ -287,6 +287,10 @@ impl Draft {
                 MISSING,
                 "required: a string or an array of items",
             );
+        }
+        if self.is_empty && !self.is_silent && !self.previous_response && !self.conversation {
+            let what = "must have at least one item";
+            findings.problem(&root.key("input"), WRONG_VALUE, what);
         }
         if self.previous_response && self.conversation {
             findings.problem(

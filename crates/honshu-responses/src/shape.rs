@@ -1,0 +1,204 @@
+//! What is done to the events of a run on their way to the encoder: reasoning is sealed for callers who carry it
+//! themselves, and the summary of a compaction becomes one sealed item.
+
+use std::sync::Arc;
+
+use honshu_domain::{Error, Item, PartKind, PublicId, RawJson, Reasoning, RunEvent, Scope};
+use honshu_wire::responses::UpstreamDecoder;
+
+use crate::Shared;
+use crate::seal::{Purpose, Seal};
+
+/// Changes events.
+pub(crate) enum Shape {
+    /// Nothing is changed.
+    Plain,
+    /// Whole reasoning items get their sealed form.
+    SealsReasoning,
+    /// The text becomes one `compaction` item.
+    Compacts {
+        text: String,
+        decoder: UpstreamDecoder,
+    },
+}
+
+/// What a model reads where a sealed summary stands.
+const SUMMARY_HEAD: &str = "Summary of the conversation before this point:\n";
+
+/// What asks a model for a summary.
+pub(crate) const SUMMARY_PROMPT: &str = "Summarise the conversation above so that it can be continued from your \
+    summary alone. Keep what was asked for, what was decided, what was done and with which result, names of files \
+    and values that matter, and what is left to do. Write the summary and nothing else.";
+
+impl Shape {
+    pub(crate) fn compacts() -> Self {
+        Self::Compacts {
+            text: String::new(),
+            decoder: UpstreamDecoder::new(),
+        }
+    }
+
+    /// The events to encode in place of `event`.
+    pub(crate) fn apply(
+        &mut self,
+        event: RunEvent,
+        shared: &Shared,
+        scope: &Scope,
+    ) -> Result<Vec<RunEvent>, Error> {
+        match self {
+            Self::Plain => Ok(vec![event]),
+            Self::SealsReasoning => Ok(vec![match event {
+                RunEvent::ItemDone {
+                    output_index,
+                    item: Item::Reasoning(reasoning),
+                } => RunEvent::ItemDone {
+                    output_index,
+                    item: Item::Reasoning(sealed_reasoning(reasoning, shared, scope)?),
+                },
+                other => other,
+            }]),
+            Self::Compacts { text, decoder } => {
+                let mut events = Vec::new();
+                match event {
+                    RunEvent::Native(frame) if frame.whole => {
+                        decoder.whole(&frame.json, &mut events)?;
+                    }
+                    RunEvent::Native(frame) => decoder.frame(&frame.json, &mut events)?,
+                    event => events.push(event),
+                }
+                let mut shown = Vec::new();
+                for event in events {
+                    match event {
+                        RunEvent::Delta {
+                            kind: PartKind::Text,
+                            text: more,
+                            ..
+                        } => text.push_str(&more),
+                        RunEvent::Finished(_) => {
+                            let item = compaction(text, shared, scope)?;
+                            shown.push(RunEvent::ItemStarted {
+                                output_index: 0,
+                                choice: 0,
+                                item: item.clone(),
+                            });
+                            shown.push(RunEvent::ItemDone {
+                                output_index: 0,
+                                item,
+                            });
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(shown)
+            }
+        }
+    }
+}
+
+fn sealed_reasoning(
+    mut reasoning: Reasoning,
+    shared: &Shared,
+    scope: &Scope,
+) -> Result<Reasoning, Error> {
+    let thoughts = if reasoning.content.is_empty() {
+        &reasoning.summary
+    } else {
+        &reasoning.content
+    };
+    if reasoning.encrypted_content.is_none() && !thoughts.is_empty() {
+        let text = serde_json::to_string(thoughts).map_err(Error::internal)?;
+        let sealed = shared
+            .seal
+            .seal(Purpose::Reasoning, scope, &text, &*shared.entropy)?;
+        reasoning.encrypted_content = Some(sealed);
+    }
+    Ok(reasoning)
+}
+
+/// A `compaction` item that holds a summary.
+pub(crate) fn compaction(text: &str, shared: &Shared, scope: &Scope) -> Result<Item, Error> {
+    let sealed = shared
+        .seal
+        .seal(Purpose::Compaction, scope, text.trim(), &*shared.entropy)?;
+    let id = PublicId::generate("cmp_", &*shared.entropy);
+    let json = serde_json::json!({
+        "id": id.as_str(), "type": "compaction", "encrypted_content": sealed,
+    });
+    Ok(Item::Other {
+        kind: Arc::from("compaction"),
+        raw: RawJson::from(&json),
+    })
+}
+
+/// Opens the sealed items among `items`. `path` names the field of the one at a place. True when there were some.
+pub(crate) fn open_sealed(
+    seal: &Seal,
+    scope: &Scope,
+    items: &mut [RawJson],
+    path: impl Fn(usize) -> String,
+) -> Result<bool, Error> {
+    let mut any = false;
+    for (index, item) in items.iter_mut().enumerate() {
+        if !item.get().contains("\"encrypted_content\"") {
+            continue;
+        }
+        let Ok(value) = item.to::<serde_json::Value>() else {
+            continue;
+        };
+        let sealed = value["encrypted_content"].as_str().unwrap_or_default();
+        if !Seal::is_ours(sealed) {
+            continue;
+        }
+        let altered = || {
+            Error::invalid_at(
+                path(index),
+                "cannot be read: it was made elsewhere or altered",
+            )
+        };
+        let replaced = match value["type"].as_str() {
+            Some("compaction") => {
+                let text = seal
+                    .open(Purpose::Compaction, scope, sealed)
+                    .ok_or_else(altered)?;
+                serde_json::json!({
+                    "type": "message", "role": "user",
+                    "content": [{"type": "input_text", "text": format!("{SUMMARY_HEAD}{text}")}],
+                })
+            }
+            Some("reasoning") => {
+                let text = seal
+                    .open(Purpose::Reasoning, scope, sealed)
+                    .ok_or_else(altered)?;
+                let parts: Vec<String> = serde_json::from_str(&text).map_err(|_| altered())?;
+                let parts: Vec<_> = parts
+                    .iter()
+                    .map(|text| serde_json::json!({"type": "reasoning_text", "text": text}))
+                    .collect();
+                let mut value = value.clone();
+                if let Some(members) = value.as_object_mut() {
+                    members.remove("encrypted_content");
+                    members.insert("content".to_owned(), parts.into());
+                }
+                value
+            }
+            _ => continue,
+        };
+        *item = RawJson::from(&replaced);
+        any = true;
+    }
+    Ok(any)
+}
+
+/// Everything before the last summary is in the summary.
+pub(crate) fn after_last_compaction<T>(items: &mut Vec<T>, json: impl Fn(&T) -> &RawJson) {
+    let is_compaction = |item: &T| {
+        let text = json(item).get();
+        text.contains("\"compaction\"")
+            && json(item)
+                .to::<serde_json::Value>()
+                .is_ok_and(|value| value["type"] == "compaction")
+    };
+    if let Some(last) = items.iter().rposition(is_compaction) {
+        items.drain(..last);
+    }
+}
