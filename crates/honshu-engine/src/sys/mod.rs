@@ -8,6 +8,8 @@
 )]
 
 mod context;
+#[cfg(test)]
+mod kernels;
 mod model;
 
 pub(crate) use context::{Batch, Context, ContextParams, DecodeError};

@@ -3,8 +3,6 @@
 //! They are called as a model calls them, through graphs of llama.cpp, so the test also shows that they are built in.
 
 #![allow(
-    unsafe_code,
-    clippy::unwrap_used,
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_precision_loss,
