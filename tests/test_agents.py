@@ -188,7 +188,7 @@ def test_cline_yolo_ends_by_the_tool_that_it_waits_for(shared, tmp_path):
     assert (result["finishReason"], result["iterations"]) == ("completed", 2), done.stdout[-3000:]
 
 
-def test_codex_by_its_own_provider_falls_back_to_http(shared, tmp_path):
+def test_codex_by_its_own_provider_speaks_websocket(shared, tmp_path):
     agent = Agent(tmp_path, shared.url, secret(shared.key))
     done = agent.run(
         AGENTS / ".bin/codex", "exec", "--json", "--skip-git-repo-check",
