@@ -131,10 +131,10 @@ constexpr Columns COLUMNS_OF[COLUMNS + 1] = {
     nullptr,    columns<1>, columns<2>, columns<3>, columns<4>, columns<5>, columns<6>, columns<7>, columns<8>,
 };
 
-// One column: nothing is unpacked twice, so nothing is stored.
+// One column: nothing is unpacked twice, so nothing is stored. The sums are rounded as in `columns`, so that an answer
+// does not depend on what else is in its batch.
 void one_column(const block_q4_1 * a, int64_t stride, int64_t k, const block_q8_1 * b, float * c) {
     __m512 sum = _mm512_setzero_ps();
-    __m512 rest = _mm512_setzero_ps();
     for (int64_t i = 0; i < k; i++) {
         Packed packed;
         unpack(a + i, stride, packed);
@@ -147,9 +147,9 @@ void one_column(const block_q4_1 * a, int64_t stride, int64_t k, const block_q8_
         }
         const __m512 d = _mm512_mul_ps(packed.d, _mm512_set1_ps(GGML_CPU_FP16_TO_FP32(b[i].d)));
         sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(even, odd)), d, sum);
-        rest = _mm512_fmadd_ps(packed.m, _mm512_set1_ps(GGML_CPU_FP16_TO_FP32(b[i].s)), rest);
+        sum = _mm512_fmadd_ps(packed.m, _mm512_set1_ps(GGML_CPU_FP16_TO_FP32(b[i].s)), sum);
     }
-    _mm512_storeu_ps(c, _mm512_add_ps(sum, rest));
+    _mm512_storeu_ps(c, sum);
 }
 
 void many_columns(const block_q4_1 * a, int64_t stride, int64_t k, const block_q8_1 * b, int64_t ldb, int64_t n,

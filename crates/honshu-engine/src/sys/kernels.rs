@@ -62,6 +62,31 @@ impl Tensors {
         tensor
     }
 
+    /// A product with these weights, which are packed as the tensor's type says.
+    fn product(
+        &self,
+        packed: *mut ffi::ggml_tensor,
+        weights: &[f32],
+        right: *mut ffi::ggml_tensor,
+    ) -> *mut ffi::ggml_tensor {
+        // SAFETY: the tensors belong to the live context, and the packed one has room for its weights, which are as
+        // many as are given, in rows of whole blocks.
+        unsafe {
+            let [steps, rows, ..] = (*packed).ne;
+            assert_eq!(weights.len() as i64, steps * rows);
+            ffi::ggml_quantize_chunk(
+                (*packed).type_,
+                weights.as_ptr(),
+                (*packed).data,
+                0,
+                rows,
+                steps,
+                std::ptr::null(),
+            );
+            ffi::ggml_mul_mat(self.0, packed, right)
+        }
+    }
+
     /// Computes a tensor. `plain` asks for llama.cpp's reference kernels.
     fn compute(&self, result: *mut ffi::ggml_tensor, threads: i32, plain: bool) -> Vec<f32> {
         // SAFETY: the tensors belong to the live context, the work buffer has the planned size and outlives the call,
@@ -323,19 +348,7 @@ fn a_product_with_q4_1_is_that_of_the_reference() {
                 let packed = tensors.tensor(ffi::GGML_TYPE_Q4_1, [steps, rows, 1, 1]);
                 let right =
                     tensors.floats([steps, columns, 1, 1], &random.values(steps * columns, 1.0));
-                // SAFETY: the packed tensor has room for as many weights as are given, in rows of whole blocks.
-                let product = unsafe {
-                    ffi::ggml_quantize_chunk(
-                        ffi::GGML_TYPE_Q4_1,
-                        weights.as_ptr(),
-                        (*packed).data,
-                        0,
-                        rows as i64,
-                        steps as i64,
-                        std::ptr::null(),
-                    );
-                    ffi::ggml_mul_mat(tensors.0, packed, right)
-                };
+                let product = tensors.product(packed, &weights, right);
                 let expected = tensors.compute(product, 1, true);
                 let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
                 for threads in [1, 2, 3] {
@@ -349,5 +362,23 @@ fn a_product_with_q4_1_is_that_of_the_reference() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_column_of_a_product_does_not_depend_on_the_others() {
+    let mut random = Random(13);
+    let (rows, steps) = (48, 1056);
+    let weights = random.values(steps * rows, 1.0);
+    let right = random.values(steps * 9, 1.0);
+    let product = |columns: usize| {
+        let tensors = Tensors::new();
+        let packed = tensors.tensor(ffi::GGML_TYPE_Q4_1, [steps, rows, 1, 1]);
+        let right = tensors.floats([steps, columns, 1, 1], &right[..steps * columns]);
+        tensors.compute(tensors.product(packed, &weights, right), 2, false)
+    };
+    let all = product(9);
+    for columns in 1..9 {
+        assert_eq!(product(columns), all[..columns * rows], "{columns}");
     }
 }
