@@ -12,6 +12,8 @@ from upstream import Upstream
 PROMPT = "canary-prompt-7f3a"
 SYSTEM = "canary-system-91bc"
 ANSWER = "canary-answer-44de"
+# Of a response that its caller let us store.
+STORED = "canary-stored-c0de"
 UPSTREAM_KEY = "upstream-canary-credential-5521"
 GARBAGE = "sk-canary-garbage-000111222333"
 
@@ -38,17 +40,19 @@ def test_nothing_that_must_stay_secret_is_written_anywhere(honshu_with_model):
         for model in ("honshu.scripted", "mock.upstream", SMALL_MODEL):
             for dialect in DIALECTS:
                 for streams in (False, True):
-                    limit = {"max_output_tokens": 4} if dialect == "responses" else {"max_completion_tokens": 4}
+                    limit = {"max_output_tokens": 4, "store": False} if dialect == "responses" else {"max_completion_tokens": 4}
                     answer = honshu.ask(
                         f"{PROMPT}\nReply with exactly: {ANSWER}", dialect=dialect, model=model, stream=streams,
                         user=PROMPT, metadata={"canary": PROMPT}, **limit)
                     assert answer.status_code == 200, answer.text
+        stored = honshu.ask(f"{STORED}\nReply with exactly: {STORED}", user=STORED, metadata={"canary": STORED})
+        assert stored.status_code == 200, stored.text
         # Failures are where logs grow careless.
-        honshu.ask(PROMPT, secret_value=GARBAGE)
-        honshu.ask(PROMPT, model="no.such-model")
-        honshu.ask(PROMPT, temperature=PROMPT)
-        honshu.ask(f"{PROMPT} [scripted: fail-at=3]")
-        honshu.ask(f"{PROMPT} [scripted: fail-at=0 status=503]", stream=True)
+        honshu.ask(PROMPT, secret_value=GARBAGE, store=False)
+        honshu.ask(PROMPT, model="no.such-model", store=False)
+        honshu.ask(PROMPT, temperature=PROMPT, store=False)
+        honshu.ask(f"{PROMPT} [scripted: fail-at=3]", store=False)
+        honshu.ask(f"{PROMPT} [scripted: fail-at=0 status=503]", stream=True, store=False)
         httpx.post(honshu.url + DIALECTS["chat"], content=f'{{"model": "honshu.scripted", "messages": "{PROMPT}', headers={"authorization": f"Bearer {secrets[0]}"})
         httpx.get(honshu.url + "/v1/models", headers={"authorization": f"Basic {secrets[0]}", "x-api-key": secrets[0]})
         system = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": PROMPT}]
@@ -65,10 +69,13 @@ def test_nothing_that_must_stay_secret_is_written_anywhere(honshu_with_model):
     key_body = "".join(line for line in key_pem.splitlines() if "-" not in line)[100:160]
     pepper = (honshu.data_dir / "pepper").read_text().strip()
     forbidden = {
-        "secret": secrets, "prompt": [PROMPT, urllib.parse.quote(PROMPT)], "system": [SYSTEM], "answer": [ANSWER],
+        "secret": secrets, "prompt": [PROMPT, urllib.parse.quote(PROMPT)], "system": [SYSTEM], "answer": [ANSWER], "stored": [STORED],
         "upstream key": [UPSTREAM_KEY], "garbage key": [GARBAGE], "signing key": [key_body], "pepper": [pepper],
     }
-    home = {"signing key": ["admin/key.pem"], "pepper": ["pepper"]}
+    home = {
+        "signing key": ["admin/key.pem"], "pepper": ["pepper"],
+        "stored": ["responses.db", "responses.db-wal", "responses.db-shm"],
+    }
     files = [path for path in honshu.data_dir.rglob("*") if path.is_file() and path.suffix != ".gguf" and "blobs" not in path.parts]
     assert {"honshu.db", "usage-spool.db", "server.log", "config.toml"} <= {path.name for path in files}
     found = []
@@ -85,5 +92,5 @@ def test_nothing_that_must_stay_secret_is_written_anywhere(honshu_with_model):
                         found.append(f"{what} in {name}: …{data[max(0, at - 200):at + 40]!r}")
     assert found == []
     # Files that hold secrets, and those that say who may do what, are their owner's alone.
-    for name in ("pepper", "admin/key.pem", "admin/config", "honshu.db", "usage-spool.db"):
+    for name in ("pepper", "admin/key.pem", "admin/config", "honshu.db", "usage-spool.db", "responses.db"):
         assert (honshu.data_dir / name).stat().st_mode & 0o077 == 0, name
