@@ -9,7 +9,7 @@ use honshu_domain::{
 use super::content;
 use crate::json::{Node, Path};
 use crate::problems::{self, Findings, MISSING, WRONG_VALUE, raw};
-use crate::responses::request::check_tool_choice;
+use crate::responses::request::{callable, check_tool_choice};
 use crate::sampling::{self, OUTPUT_TOKENS_MAX};
 
 /// Stop texts of one request: each is looked for at every token.
@@ -319,36 +319,7 @@ fn tools(node: &Node<'_>, path: &Path<'_>, tools: &mut Vec<Tool>, findings: &mut
 }
 
 fn custom(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Option<FunctionTool> {
-    let mut tool = FunctionTool {
-        name: "".into(),
-        description: None,
-        parameters: None,
-        strict: None,
-    };
-    for (key, value) in node.as_object().unwrap_or_default() {
-        let at = path.key(key);
-        match key.as_ref() {
-            "type" => {}
-            "name" => {
-                if let Some(name) = findings.string(value, &at) {
-                    tool.name = name.into();
-                }
-            }
-            "description" => {
-                tool.description = findings.string(value, &at).map(ToOwned::to_owned);
-            }
-            "input_schema" => {
-                if findings.object(value, &at).is_some() {
-                    tool.parameters = raw(value);
-                }
-            }
-            "strict" => tool.strict = findings.boolean(value, &at),
-            _ => findings.hint(&at, value),
-        }
-    }
-    if tool.name.is_empty() {
-        findings.problem(&path.key("name"), MISSING, "required: the tool's name");
-    }
+    let tool = callable(node, path, "input_schema", "tool", findings)?;
     if node.find("input_schema").is_none() {
         findings.problem(
             &path.key("input_schema"),

@@ -541,6 +541,17 @@ pub(crate) fn function(
     path: &Path<'_>,
     findings: &mut Findings,
 ) -> Option<FunctionTool> {
+    callable(node, path, "parameters", "function", findings)
+}
+
+/// Reads what the dialects call a function or a tool; `schema` is the key of its parameters.
+pub(crate) fn callable(
+    node: &Node<'_>,
+    path: &Path<'_>,
+    schema: &str,
+    what: &str,
+    findings: &mut Findings,
+) -> Option<FunctionTool> {
     let mut tool = FunctionTool {
         name: "".into(),
         description: None,
@@ -559,7 +570,7 @@ pub(crate) fn function(
             "description" => {
                 tool.description = findings.string(value, &at).map(ToOwned::to_owned);
             }
-            "parameters" => {
+            key if key == schema => {
                 if findings.object(value, &at).is_some() {
                     tool.parameters = raw(value);
                 }
@@ -569,7 +580,11 @@ pub(crate) fn function(
         }
     }
     if tool.name.is_empty() {
-        findings.problem(&path.key("name"), MISSING, "required: the function's name");
+        findings.problem(
+            &path.key("name"),
+            MISSING,
+            format!("required: the {what}'s name"),
+        );
     }
     Some(tool)
 }
