@@ -6,7 +6,7 @@ use honshu_domain::{
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::load::time;
-use super::{execute, json, threads, translate};
+use super::{execute, forget_old, json, threads, translate};
 use crate::error::StoreError;
 
 struct Found {
@@ -225,18 +225,11 @@ pub(super) fn forget(
     before: Timestamp,
     limit: u32,
 ) -> Result<u64, StoreError> {
-    let old: Vec<(i64, String)> = connection
-        .prepare_cached(
-            "SELECT scope, id FROM conversations WHERE updated < ?1 ORDER BY updated LIMIT ?2",
-        )
-        .map_err(translate)?
-        .query_map(params![before.as_micros(), limit], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .and_then(Iterator::collect)
-        .map_err(translate)?;
-    for (scope, id) in &old {
-        delete(connection, *scope, id)?;
-    }
-    Ok(old.len() as u64)
+    forget_old(
+        connection,
+        "SELECT scope, id FROM conversations WHERE updated < ?1 ORDER BY updated LIMIT ?2",
+        before,
+        limit,
+        delete,
+    )
 }

@@ -161,6 +161,28 @@ fn make_scope(connection: &Connection, scope: &Scope) -> Result<i64, StoreError>
     Ok(connection.last_insert_rowid())
 }
 
+/// Deletes what `old` selects by scope and id, given a time and how many at most; returns how many went.
+fn forget_old<T>(
+    connection: &Connection,
+    old: &str,
+    before: Timestamp,
+    limit: u32,
+    delete: impl Fn(&Connection, i64, &str) -> Result<T, StoreError>,
+) -> Result<u64, StoreError> {
+    let found: Vec<(i64, String)> = connection
+        .prepare_cached(old)
+        .map_err(translate)?
+        .query_map(params![before.as_micros(), limit], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .and_then(Iterator::collect)
+        .map_err(translate)?;
+    for (scope, id) in &found {
+        delete(connection, *scope, id)?;
+    }
+    Ok(found.len() as u64)
+}
+
 fn execute(
     connection: &Connection,
     sql: &str,

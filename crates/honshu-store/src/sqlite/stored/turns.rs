@@ -9,7 +9,7 @@ use honshu_domain::{
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::load::{damaged, ocid, time};
-use super::{conversations, execute, json, threads, translate};
+use super::{conversations, execute, forget_old, json, threads, translate};
 use crate::error::StoreError;
 
 /// Bytes of events that are read at once.
@@ -391,21 +391,13 @@ pub(super) fn forget(
     before: Timestamp,
     limit: u32,
 ) -> Result<u64, StoreError> {
-    let old: Vec<(i64, String)> = connection
-        .prepare_cached(
-            "SELECT scope, id FROM responses WHERE created < ?1 AND work IS NULL
-             ORDER BY created LIMIT ?2",
-        )
-        .map_err(translate)?
-        .query_map(params![before.as_micros(), limit], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .and_then(Iterator::collect)
-        .map_err(translate)?;
-    for (scope, id) in &old {
-        delete(connection, *scope, id)?;
-    }
-    Ok(old.len() as u64)
+    forget_old(
+        connection,
+        "SELECT scope, id FROM responses WHERE created < ?1 AND work IS NULL ORDER BY created LIMIT ?2",
+        before,
+        limit,
+        delete,
+    )
 }
 
 pub(super) fn unfinished(connection: &Connection) -> Result<Vec<UnfinishedResponse>, StoreError> {
