@@ -207,14 +207,18 @@ async def throughput(server, count, sampling, seed, new_tokens):
     return {"rate": tokens / meter.wall, "cpu": meter.cpu / tokens * 1000}
 
 
-async def prefixes(server, seed, shared):
-    """Eight requests with 1,024 tokens of beginning, the same one or each its own, and a few words of their own."""
+async def prefixes(server, seed, shared, at_once=True):
+    """Eight requests with 1,024 tokens of beginning, the same one or each its own, and a few words of their own; all at
+    once, or each alone, one after the other."""
     prompts = [
         words(f"{seed}-prefix-{0 if shared else i + 1}", 1000) + f" {i}: " + words(f"{seed}-own-{shared}-{i}", 24)
         for i in range(8)
     ]
     with Meter(server) as meter:
-        answers = await asyncio.gather(*(server.ask(p, 8, SAMPLING["greedy"]) for p in prompts))
+        if at_once:
+            answers = await asyncio.gather(*(server.ask(p, 8, SAMPLING["greedy"]) for p in prompts))
+        else:
+            answers = [await server.ask(p, 8, SAMPLING["greedy"]) for p in prompts]
     return {"wall": meter.wall, "cpu": meter.cpu, "prompt": answers[0][0]["prompt_tokens"]}
 
 
@@ -267,7 +271,7 @@ async def quiet(args):
 
 
 async def measure(servers, args):
-    counts = [int(n) for n in args.sequences.split(",")]
+    counts = [int(n) for n in args.sequences.split(",") if n]
     results = {}
     for server in servers:
         await throughput(server, 2, "greedy", f"warm-{server.name}", 32)
@@ -291,6 +295,7 @@ async def measure(servers, args):
                 await each(("tokens", sampling, count), lambda s: throughput(s, count, sampling, seed, args.tokens))
         if not args.only_throughput:
             seed = f"{args.seed}-{number}"
+            await each("alone", lambda s: prefixes(s, seed + "-alone", False, at_once=False))
             await each("apart", lambda s: prefixes(s, seed + "-apart", False))
             await each("shared", lambda s: prefixes(s, seed + "-shared", True))
             await each("gap", lambda s: worst_gap(s, seed))
@@ -326,19 +331,25 @@ def report(results, args):
         return
     print()
     for name in (first, second):
-        apart, shared, gap = results["apart"], results["shared"], results["gap"]
-        walls = [column(runs, name, "wall") for runs in (apart, shared)]
-        cpus = [column(runs, name, "cpu") for runs in (apart, shared)]
+        shared, gap = results["shared"], results["gap"]
         gaps = column(gap, name, "gap")
         print(
-            f"{name}: 8 requests with a beginning of their own ({apart[0][name]['prompt']} tokens) {median(walls[0]):.2f} s, "
-            f"with a shared one {median(walls[1]):.2f} s: {ratio(zip(*walls))} times faster, {ratio(zip(*cpus))} times less CPU"
+            f"{name}: 8 requests with a shared beginning ({shared[0][name]['prompt']} tokens) "
+            f"{median(column(shared, name, 'wall')):.2f} s"
         )
+        for key, what in (("alone", "each alone, beginnings of their own"), ("apart", "at once, beginnings of their own")):
+            pairs = [
+                [column(runs, name, field) for runs in (results[key], shared)] for field in ("wall", "cpu")
+            ]
+            print(
+                f"{name}: {what} {median(pairs[0][0]):.2f} s: sharing is {ratio(zip(*pairs[0]))} times faster, "
+                f"{ratio(zip(*pairs[1]))} times less CPU"
+            )
         print(
             f"{name}: worst gap of 4 streams beside a prompt of {gap[0][name]['prompt']} tokens: median {median(gaps) * 1e3:.0f} ms, "
             f"worst round {max(gaps) * 1e3:.0f} ms; its first token after {median(column(gap, name, 'first')):.2f} s"
         )
-    others = [pair[name]["others"] for runs in (results["apart"], results["shared"], results["gap"]) for pair in runs for name in pair]
+    others = [pair[name]["others"] for runs in (results[key] for key in ("alone", "apart", "shared", "gap")) for pair in runs for name in pair]
     print(f"others meanwhile: {median(others):.2f} cores, at most {max(others):.2f}")
 
 

@@ -9,6 +9,7 @@
 // The softmax is the online one of https://arxiv.org/abs/2112.05682, in single precision throughout. What is not
 // taken here (other types than F16, ALiBi, soft capping, a mask for each head) goes to llama.cpp's own kernel.
 
+#include "ggml-cpu.h"
 #include "ggml-cpu-impl.h"
 #include "ggml-impl.h"
 #include "ops.h"
@@ -24,6 +25,8 @@
 #define HONSHU_HAS_ATTENTION
 
 #include <immintrin.h>
+
+#include "masks.h"
 
 namespace {
 
@@ -167,11 +170,8 @@ void multiply(float * c, int64_t ldc, const float * a, int64_t a_row, int64_t a_
 
 // ---- The work ----------------------------------------------------------------------------------------------------
 
-constexpr int64_t CELLS = 64;
 // Queries of a tile: enough that reading a block of cells is little beside multiplying with it.
 constexpr int64_t QUERIES = 96;
-// Below so many queries the registers of a product across queries are too empty.
-constexpr int64_t TOGETHER_MIN = 24;
 constexpr int64_t ROWS_MIN = 8;
 constexpr int64_t ROWS_MAX = 64;
 // Heads that are worked through together row by row, and registers of a value that are held meanwhile.
@@ -181,91 +181,6 @@ constexpr int VALUE_VECS = 4;
 constexpr int AHEAD = 12;
 // Shares of the work for each thread, so that one that lost its processor holds up little.
 constexpr int64_t SHARES = 4;
-
-struct Shape {
-    const ggml_tensor * q;
-    const ggml_tensor * k;
-    const ggml_tensor * v;
-    const ggml_tensor * mask;
-    const float * sinks;
-    ggml_tensor * dst;
-    float scale;
-    int64_t key, value;       // elements of a key and of a value
-    int64_t cells;            // of the cache
-    int64_t rows;             // of queries, in a stream
-    int64_t heads, kv_heads;
-    int64_t group;            // heads of a key-value head
-    int64_t tile_rows;
-    int64_t tiles;            // in a stream
-    int64_t streams;
-    int64_t segments;         // parts of a tile's cells that are worked on apart
-
-    // The first cell of a head; the next one is nb[1] bytes away.
-    const char * keys_of(int64_t kv_head, int64_t stream) const {
-        return (const char *) k->data + kv_head * k->nb[2] + (stream * k->ne[3] / q->ne[3]) * k->nb[3];
-    }
-    const char * values_of(int64_t kv_head, int64_t stream) const {
-        return (const char *) v->data + kv_head * v->nb[2] + (stream * v->ne[3] / q->ne[3]) * v->nb[3];
-    }
-    const float * query(int64_t row, int64_t head, int64_t stream) const {
-        return (const float *) ((const char *) q->data + row * q->nb[1] + head * q->nb[2] + stream * q->nb[3]);
-    }
-    const ggml_fp16_t * mask_of(int64_t row, int64_t stream) const {
-        return (const ggml_fp16_t *) ((const char *) mask->data + row * mask->nb[1] +
-                                      (stream % mask->ne[3]) * mask->nb[3]);
-    }
-    float * result(int64_t row, int64_t head, int64_t stream) const {
-        return (float *) ((char *) dst->data + ((stream * rows + row) * heads + head) * dst->nb[1]);
-    }
-};
-
-// Which of up to sixty-four cells a row sees, and of which of them the mask is nothing but "seen".
-struct Seen {
-    uint64_t any;
-    uint64_t plain;
-};
-
-inline Seen seen(const ggml_fp16_t * mask, int64_t count) {
-    constexpr uint16_t MINUS_INFINITY = 0xfc00;
-#if defined(__AVX512BW__)
-    if (count == CELLS) {
-        const __m512i never = _mm512_set1_epi16((short) MINUS_INFINITY);
-        const __m512i low = _mm512_loadu_si512(mask);
-        const __m512i high = _mm512_loadu_si512(mask + 32);
-        return {
-            _mm512_cmpneq_epi16_mask(low, never) | (uint64_t) _mm512_cmpneq_epi16_mask(high, never) << 32,
-            _mm512_testn_epi16_mask(low, low) | (uint64_t) _mm512_testn_epi16_mask(high, high) << 32,
-        };
-    }
-#else
-    if (count == CELLS) {
-        Seen found = { 0, 0 };
-        const __m256i never = _mm256_set1_epi16((short) MINUS_INFINITY);
-        for (int at = 0; at < CELLS; at += 32) {
-            const __m256i low = _mm256_loadu_si256((const __m256i *) (mask + at));
-            const __m256i high = _mm256_loadu_si256((const __m256i *) (mask + at + 16));
-            const auto bits = [](__m256i a, __m256i b) {
-                // Packing works within halves of a register, so the quarters are put back into order.
-                const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8);
-                return (uint64_t) (uint32_t) _mm256_movemask_epi8(packed);
-            };
-            const __m256i zero = _mm256_setzero_si256();
-            found.any |= (uint32_t) ~bits(_mm256_cmpeq_epi16(low, never), _mm256_cmpeq_epi16(high, never)) * uint64_t(1)
-                         << at;
-            found.plain |= bits(_mm256_cmpeq_epi16(low, zero), _mm256_cmpeq_epi16(high, zero)) << at;
-        }
-        return found;
-    }
-#endif
-    Seen found = { 0, 0 };
-    for (int64_t i = 0; i < count; i++) {
-        uint16_t half;
-        memcpy(&half, mask + i, sizeof(half));
-        found.any |= uint64_t(half != MINUS_INFINITY) << i;
-        found.plain |= uint64_t(half == 0) << i;
-    }
-    return found;
-}
 
 // The cells of a block that a row sees.
 struct Cells {
@@ -280,108 +195,50 @@ struct Cells {
 class Worker {
   public:
     // Works on a part of a tile's cells for one key-value head; leaves the result in `dst`, or in `partials`.
-    void work(const Shape & s, int64_t tile, int64_t kv_head, int64_t segment, float * partials) {
-        begin(s, tile);
-        const int64_t queries = rows_ * s.group;
+    void work(const Shape & s, int64_t number, int64_t kv_head, int64_t segment, float * partials) {
+        const Tile & tile = masks_.tile(s, number);
+        const int64_t queries = tile.rows * s.group;
         width_ = (queries + LANES - 1) / LANES * LANES;
         most_.assign(width_, -INFINITY);
         total_.assign(width_, 0.0f);
         scaled_.resize(width_);
         out_.assign(width_ * s.value, 0.0f);
-        take_queries(s, kv_head);
-        const char * keys = s.keys_of(kv_head, stream_);
-        const char * values = s.values_of(kv_head, stream_);
-        for (int64_t i = first_of(s, segment), end = first_of(s, segment + 1); i < end; i++) {
-            const Block & block = blocks_[i];
+        take_queries(s, tile, kv_head);
+        const char * keys = s.keys_of(kv_head, tile.stream);
+        const char * values = s.values_of(kv_head, tile.stream);
+        const int64_t end = tile.first_of(segment + 1, s.segments);
+        for (int64_t i = tile.first_of(segment, s.segments); i < end; i++) {
+            const Block & block = tile.blocks[i];
+            const Seen * seen = tile.seen_of(i);
             const char * block_keys = keys + block.at * CELLS * s.k->nb[1];
             const char * block_values = values + block.at * CELLS * s.v->nb[1];
             if (block.together) {
-                together(s, block, block_keys, block_values);
+                together(s, tile, block, seen, block_keys, block_values);
                 continue;
             }
-            for (int64_t row = 0; row < rows_; row++) {
-                const Seen & cells = seen_[row * blocks_of(s) + block.at];
-                if (cells.any != 0) {
-                    apart(s, block, block_keys, block_values, row, cells);
+            for (int64_t row = 0; row < tile.rows; row++) {
+                if (seen[row].any != 0) {
+                    apart(s, tile, block, seen[row], block_keys, block_values, row);
                 }
             }
         }
-        leave(s, kv_head, segment, partials);
+        leave(s, tile, kv_head, segment, partials);
     }
 
-    // Forgets the masks of the last call.
-    void forget() { tile_ = -1; }
-
   private:
-    struct Block {
-        int64_t at;     // number of the block in the cache
-        int64_t rows;   // that see any of it
-        int64_t cost;   // of everything before it
-        bool plain;     // every row sees every cell
-        bool together;  // worth working on with all rows at once
-    };
-
-    int64_t tile_ = -1, stream_ = 0, row_ = 0, rows_ = 0, width_ = 0, cost_ = 0;
-    std::vector<Seen> seen_;
-    std::vector<Block> blocks_;
+    Masks masks_;
+    int64_t width_ = 0;
     // Query number g * rows + r is head g of the group in row r.
     std::vector<float> queries_, columns_, most_, total_, scaled_, out_;
     std::vector<float> keys_, values_, scores_;
 
-    static int64_t blocks_of(const Shape & s) { return (s.cells + CELLS - 1) / CELLS; }
-
-    static int64_t count_of(const Shape & s, int64_t block) { return std::min(CELLS, s.cells - block * CELLS); }
-
-    // Reads the masks of a tile's rows.
-    void begin(const Shape & s, int64_t tile) {
-        if (tile == tile_) {
-            return;
-        }
-        tile_ = tile;
-        stream_ = tile / s.tiles;
-        row_ = tile % s.tiles * s.tile_rows;
-        rows_ = std::min(s.tile_rows, s.rows - row_);
-        const int64_t blocks = blocks_of(s);
-        seen_.resize(rows_ * blocks);
-        for (int64_t row = 0; row < rows_; row++) {
-            const ggml_fp16_t * mask = s.mask_of(row_ + row, stream_);
-            for (int64_t at = 0; at < blocks; at++) {
-                seen_[row * blocks + at] = seen(mask + at * CELLS, count_of(s, at));
-            }
-        }
-        blocks_.clear();
-        cost_ = 0;
-        for (int64_t at = 0; at < blocks; at++) {
-            int64_t rows = 0;
-            bool plain = true;
-            for (int64_t row = 0; row < rows_; row++) {
-                const Seen & cells = seen_[row * blocks + at];
-                rows += cells.any != 0;
-                plain = plain && cells.plain == UINT64_MAX;
-            }
-            if (rows > 0) {
-                const bool together = rows * 2 > rows_ && rows * s.group >= TOGETHER_MIN;
-                blocks_.push_back({ at, rows, cost_, plain, together });
-                // Together costs about as much as half of the rows apart.
-                cost_ += together ? (rows_ + 1) / 2 : rows;
-            }
-        }
-    }
-
-    // The first block of a segment: blocks are dealt out by what they cost.
-    int64_t first_of(const Shape & s, int64_t segment) const {
-        const int64_t bound = cost_ * segment / s.segments;
-        const auto before = [bound](const Block & block) { return block.cost < bound; };
-        return std::partition_point(blocks_.begin(), blocks_.end(), before) - blocks_.begin();
-    }
-
-    void take_queries(const Shape & s, int64_t kv_head) {
+    void take_queries(const Shape & s, const Tile & tile, int64_t kv_head) {
         queries_.resize(width_ * s.key);
         columns_.clear();
         for (int64_t g = 0; g < s.group; g++) {
-            for (int64_t row = 0; row < rows_; row++) {
-                const float * from = s.query(row_ + row, kv_head * s.group + g, stream_);
-                float * to = queries_.data() + (g * rows_ + row) * s.key;
+            for (int64_t row = 0; row < tile.rows; row++) {
+                const float * from = s.query(tile.row + row, kv_head * s.group + g, tile.stream);
+                float * to = queries_.data() + (g * tile.rows + row) * s.key;
                 for (int64_t i = 0; i < s.key; i++) {
                     to[i] = from[i] * s.scale;
                 }
@@ -390,10 +247,10 @@ class Worker {
     }
 
     // The queries with the lanes of a register across them; made when first needed.
-    const float * columns(const Shape & s) {
+    const float * columns(const Shape & s, const Tile & tile) {
         if (columns_.empty()) {
             columns_.assign(width_ * s.key, 0.0f);
-            for (int64_t query = 0; query < rows_ * s.group; query++) {
+            for (int64_t query = 0; query < tile.rows * s.group; query++) {
                 for (int64_t i = 0; i < s.key; i++) {
                     columns_[i * width_ + query] = queries_[query * s.key + i];
                 }
@@ -409,7 +266,8 @@ class Worker {
     }
 
     // All rows with all cells of a block, as matrices.
-    void together(const Shape & s, const Block & block, const char * keys, const char * values) {
+    void together(const Shape & s, const Tile & tile, const Block & block, const Seen * seen, const char * keys,
+                  const char * values) {
         const int64_t count = count_of(s, block.at);
         keys_.resize(CELLS * s.key);
         values_.resize(CELLS * s.value);
@@ -418,9 +276,9 @@ class Worker {
             widen(keys_.data() + cell * s.key, keys + cell * s.k->nb[1], s.key);
             widen(values_.data() + cell * s.value, values + cell * s.v->nb[1], s.value);
         }
-        multiply(scores_.data(), width_, keys_.data(), s.key, 1, columns(s), width_, count, s.key, width_, false);
+        multiply(scores_.data(), width_, keys_.data(), s.key, 1, columns(s, tile), width_, count, s.key, width_, false);
         if (!block.plain) {
-            hide(s, block, count);
+            hide(s, tile, block, seen, count);
         }
         for (int64_t j = 0; j < width_; j += LANES) {
             Vec most = load(&most_[j]);
@@ -447,25 +305,25 @@ class Worker {
                 }
             }
         }
-        multiply(out_.data(), s.value, scores_.data(), 1, width_, values_.data(), s.value, rows_ * s.group, count, s.value,
-                 true);
+        multiply(out_.data(), s.value, scores_.data(), 1, width_, values_.data(), s.value, tile.rows * s.group, count,
+                 s.value, true);
     }
 
     // Adds the mask to the scores.
-    void hide(const Shape & s, const Block & block, int64_t count) {
-        for (int64_t row = 0; row < rows_; row++) {
-            const Seen & cells = seen_[row * blocks_of(s) + block.at];
+    void hide(const Shape & s, const Tile & tile, const Block & block, const Seen * seen, int64_t count) {
+        for (int64_t row = 0; row < tile.rows; row++) {
+            const Seen & cells = seen[row];
             if (cells.plain == UINT64_MAX) {
                 continue;
             }
-            const ggml_fp16_t * mask = s.mask_of(row_ + row, stream_) + block.at * CELLS;
+            const ggml_fp16_t * mask = s.mask_of(tile.row + row, tile.stream) + block.at * CELLS;
             for (int64_t cell = 0; cell < count; cell++) {
                 if (cells.plain >> cell & 1) {
                     continue;
                 }
                 const float by = GGML_CPU_FP16_TO_FP32(mask[cell]);
                 for (int64_t g = 0; g < s.group; g++) {
-                    scores_[cell * width_ + g * rows_ + row] += by;
+                    scores_[cell * width_ + g * tile.rows + row] += by;
                 }
             }
         }
@@ -481,10 +339,10 @@ class Worker {
     }
 
     // One row with the cells of a block that it sees.
-    void apart(const Shape & s, const Block & block, const char * keys, const char * values, int64_t row,
-               const Seen & cells) {
+    void apart(const Shape & s, const Tile & tile, const Block & block, const Seen & cells, const char * keys,
+               const char * values, int64_t row) {
         Cells of = { s.key, s.value, {}, {}, {}, 0 };
-        const ggml_fp16_t * mask = s.mask_of(row_ + row, stream_) + block.at * CELLS;
+        const ggml_fp16_t * mask = s.mask_of(tile.row + row, tile.stream) + block.at * CELLS;
         for (uint64_t rest = cells.any; rest != 0; rest &= rest - 1) {
             const int at = __builtin_ctzll(rest);
             of.mask[of.count] = cells.plain >> at & 1 ? 0.0f : GGML_CPU_FP16_TO_FP32(mask[at]);
@@ -493,12 +351,12 @@ class Worker {
             of.count++;
         }
         for (int64_t g = 0; g < s.group; g += HEADS) {
-            const int64_t query = g * rows_ + row;
+            const int64_t query = g * tile.rows + row;
             switch (std::min<int64_t>(HEADS, s.group - g)) {
-                case 4: heads<4>(of, query); break;
-                case 3: heads<3>(of, query); break;
-                case 2: heads<2>(of, query); break;
-                default: heads<1>(of, query); break;
+                case 4: heads<4>(of, query, tile.rows); break;
+                case 3: heads<3>(of, query, tile.rows); break;
+                case 2: heads<2>(of, query, tile.rows); break;
+                default: heads<1>(of, query, tile.rows); break;
             }
         }
     }
@@ -510,13 +368,13 @@ class Worker {
         }
     }
 
-    // The heads of a group in one row, `rows_` queries from each other.
+    // The heads of a group in one row, `rows` queries from each other.
     template <int N>
-    void heads(const Cells & of, int64_t query) {
+    void heads(const Cells & of, int64_t query, int64_t rows) {
         alignas(64) float weights[N][CELLS];
         const float * from[N];
         for (int g = 0; g < N; g++) {
-            from[g] = &queries_[(query + g * rows_) * of.key];
+            from[g] = &queries_[(query + g * rows) * of.key];
         }
         for (int i = 0; i < of.count; i++) {
             // The heads of other groups lie between these, so the processor does not see what comes next.
@@ -544,7 +402,7 @@ class Worker {
             for (int i = 0; i < padded; i += LANES) {
                 most = max(most, load(weights[g] + i));
             }
-            float & held = most_[query + g * rows_];
+            float & held = most_[query + g * rows];
             const float now = std::max(held, max_of(most));
             const float base = now == -INFINITY ? 0.0f : now;
             shrink[g] = std::exp(held - base);
@@ -555,26 +413,27 @@ class Worker {
                 total = add(total, weight);
                 store(weights[g] + i, weight);
             }
-            float & sum = total_[query + g * rows_];
+            float & sum = total_[query + g * rows];
             sum = sum * shrink[g] + sum_of(total);
         }
         for (int64_t at = 0; at < of.value;) {
             if ((of.value - at) / LANES >= VALUE_VECS) {
-                add_values<N, VALUE_VECS>(of, query, weights, shrink, at);
+                add_values<N, VALUE_VECS>(of, query, rows, weights, shrink, at);
                 at += VALUE_VECS * LANES;
             } else {
-                add_values<N, 1>(of, query, weights, shrink, at);
+                add_values<N, 1>(of, query, rows, weights, shrink, at);
                 at += LANES;
             }
         }
     }
 
     template <int N, int VECS>
-    void add_values(const Cells & of, int64_t query, const float (*weights)[CELLS], const float * shrink, int64_t at) {
+    void add_values(const Cells & of, int64_t query, int64_t rows, const float (*weights)[CELLS], const float * shrink,
+                    int64_t at) {
         Vec sum[N][VECS];
         float * out[N];
         for (int g = 0; g < N; g++) {
-            out[g] = &out_[(query + g * rows_) * of.value + at];
+            out[g] = &out_[(query + g * rows) * of.value + at];
             for (int j = 0; j < VECS; j++) {
                 sum[g][j] = mul(load(out[g] + j * LANES), all(shrink[g]));
             }
@@ -598,17 +457,17 @@ class Worker {
         }
     }
 
-    void leave(const Shape & s, int64_t kv_head, int64_t segment, float * partials) {
+    void leave(const Shape & s, const Tile & tile, int64_t kv_head, int64_t segment, float * partials) {
         for (int64_t g = 0; g < s.group; g++) {
             const int64_t head = kv_head * s.group + g;
-            for (int64_t row = 0; row < rows_; row++) {
-                const int64_t query = g * rows_ + row;
+            for (int64_t row = 0; row < tile.rows; row++) {
+                const int64_t query = g * tile.rows + row;
                 const float * out = out_.data() + query * s.value;
                 if (partials == nullptr) {
-                    finish(s, row_ + row, head, stream_, most_[query], total_[query], out);
+                    finish(s, tile.row + row, head, tile.stream, most_[query], total_[query], out);
                     continue;
                 }
-                const int64_t place = ((stream_ * s.rows + row_ + row) * s.heads + head) * s.segments + segment;
+                const int64_t place = ((tile.stream * s.rows + tile.row + row) * s.heads + head) * s.segments + segment;
                 float * partial = partials + place * (s.value + 2);
                 partial[0] = most_[query];
                 partial[1] = total_[query];
@@ -711,7 +570,6 @@ void attend(const ggml_compute_params * params, ggml_tensor * dst) {
     ggml_barrier(params->threadpool);
 
     static thread_local Worker worker;
-    worker.forget();
     const int64_t items = wholes * s.segments;
     for (int64_t item = params->ith; item < items; item = ggml_threadpool_chunk_add(params->threadpool, 1)) {
         const int64_t of_tile = item % (s.kv_heads * s.segments);
@@ -732,6 +590,24 @@ void attend(const ggml_compute_params * params, ggml_tensor * dst) {
 }  // namespace
 
 #endif
+
+// The functions by which a graph begins; ggml-cpu.c has these under names of ours.
+extern "C" ggml_status honshu_graph_compute(ggml_cgraph * graph, ggml_cplan * plan);
+extern "C" ggml_status honshu_graph_compute_with_ctx(ggml_context * context, ggml_cgraph * graph, int threads);
+
+extern "C" ggml_status ggml_graph_compute(ggml_cgraph * graph, ggml_cplan * plan) {
+#ifdef HONSHU_HAS_ATTENTION
+    graphs.fetch_add(1);
+#endif
+    return honshu_graph_compute(graph, plan);
+}
+
+extern "C" ggml_status ggml_graph_compute_with_ctx(ggml_context * context, ggml_cgraph * graph, int threads) {
+#ifdef HONSHU_HAS_ATTENTION
+    graphs.fetch_add(1);
+#endif
+    return honshu_graph_compute_with_ctx(context, graph, threads);
+}
 
 extern "C" void honshu_flash_attn_ext(const ggml_compute_params * params, ggml_tensor * dst) {
 #ifdef HONSHU_HAS_ATTENTION

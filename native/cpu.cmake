@@ -53,7 +53,7 @@ function(honshu_add_kernels directory)
     foreach (target IN LISTS targets)
         # The CPU code, or one library for each variant of processors; not the objects that choose between those.
         if (target MATCHES "^ggml-cpu(-.*)?$" AND NOT target MATCHES "-feats$")
-            target_sources(${target} PRIVATE "${honshu_native}/attention.cpp" "${honshu_native}/q4_1.cpp")
+            target_sources(${target} PRIVATE "${honshu_native}/attention.cpp" "${honshu_native}/quantized.cpp")
         endif()
     endforeach()
     get_property(directories DIRECTORY "${directory}" PROPERTY SUBDIRECTORIES)
@@ -68,5 +68,5 @@ if (NOT "$ENV{HONSHU_KERNELS}" STREQUAL "off" AND NOT MSVC
     string(APPEND CMAKE_C_FLAGS " -include \"${honshu_native}/kernels.h\"")
     # The targets do not exist yet.
     cmake_language(DEFER DIRECTORY "${CMAKE_SOURCE_DIR}" CALL honshu_add_kernels "${CMAKE_SOURCE_DIR}")
-    message(STATUS "honshu: adding kernels for attention and Q4_1")
+    message(STATUS "honshu: adding kernels for attention and quantized products")
 endif()

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use active::{Active, End};
 use budget::Budget;
 use cells::Cells;
-use machine::IdleCores;
+use machine::Machine;
 use queue::Queue;
 use threads::{Kind, Threads};
 
@@ -117,7 +117,7 @@ pub(crate) struct Engine {
     budget: Budget,
     decode_threads: Threads,
     prompt_threads: Threads,
-    idle_cores: IdleCores,
+    machine: Machine,
     batch: sys::Batch,
     scratch: Scratch,
     mask: TokenMask,
@@ -155,7 +155,7 @@ impl Engine {
             budget: Budget::new(opts.token_gap_target, least, context.n_batch()),
             decode_threads: Threads::new(Kind::Decode, opts.threads(), Instant::now()),
             prompt_threads: Threads::new(Kind::Prompt, opts.threads(), Instant::now()),
-            idle_cores: IdleCores::default(),
+            machine: Machine::default(),
             batch: sys::Batch::default(),
             scratch: Scratch::default(),
             mask: TokenMask::new(model.n_vocab()),
@@ -470,11 +470,11 @@ impl Engine {
         self.shared.begin_step(flags.collect());
         let has_prompt = shares.iter().any(|share| share.tokens > 1);
         let threads = if has_prompt {
-            &self.prompt_threads
+            self.prompt_threads.count()
         } else {
-            &self.decode_threads
+            self.decode_threads.count()
         };
-        self.context.set_threads(threads.count());
+        self.context.set_threads(threads);
         let started = Instant::now();
         let result = self.context.decode(&mut self.batch);
         self.shared.end_step();
@@ -507,14 +507,21 @@ impl Engine {
             }
         }
         let now = Instant::now();
-        if let Some(idle) = self.idle_cores.sample(now) {
-            self.decode_threads.idle_cores(idle, now);
-            self.prompt_threads.idle_cores(idle, now);
+        if let Some(load) = self.machine.sample(now) {
+            self.decode_threads.load(load, now);
+            self.prompt_threads.load(load, now);
         }
         let is_decode = |share: &&Share| share.tokens == 1 && share.output.is_some();
         let decoded = u32::try_from(shares.iter().filter(is_decode).count()).unwrap_or(0);
         let prompt_tokens = shares.iter().map(|s| s.tokens).sum::<u32>() - decoded;
         let took = started.elapsed();
+        tracing::trace!(
+            prompt_tokens,
+            decoded,
+            threads,
+            ms = took.as_secs_f64() * 1e3,
+            "a step"
+        );
         self.budget.learn(took, prompt_tokens, decoded);
         if prompt_tokens == 0 {
             self.decode_threads.learn(decoded, took, now);

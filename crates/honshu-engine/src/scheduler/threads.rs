@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::machine::Load;
+
 /// Which steps are steered; those of prompts are long, so few of them tell enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -34,11 +36,15 @@ impl Kind {
 /// Pause between trials with fewer threads.
 const PAUSE_LESS_MIN: Duration = Duration::from_millis(250);
 const PAUSE_LESS_MAX: Duration = Duration::from_secs(8);
+/// The same after a look at the load that found nobody else; looks are at most two seconds apart while the engine works.
+const PAUSE_LESS_ALONE: Duration = Duration::from_secs(2);
 /// Pause before more threads are tried; doubled each time that turned out wrong.
 const PAUSE_MORE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MORE_MAX: Duration = Duration::from_secs(60);
 /// Part of a processor that must be idle for each additional thread.
 const IDLE_ENOUGH: f64 = 0.7;
+/// Others who take less than this part of a processor cannot make fewer threads faster.
+const OTHERS_FEW: f64 = 0.15;
 /// A trial must be this much faster to be believed.
 const BETTER: f64 = 0.85;
 
@@ -91,11 +97,15 @@ impl Threads {
             .map_or(self.current, |trial| trial.threads)
     }
 
-    /// Takes note of how many processors are idle while the engine computes. When there are enough for a trial with
-    /// more threads, it need not wait for its turn; what fails all the same is not repeated for a second.
-    pub(crate) fn idle_cores(&mut self, idle: f64, now: Instant) {
+    /// Takes note of the machine's load while the engine computes. Where others do next to nothing, fewer threads are
+    /// not tried. Where enough processors are idle for more, that trial need not wait for its turn; what fails all the
+    /// same is not repeated for a second.
+    pub(crate) fn load(&mut self, load: Load, now: Instant) {
+        if load.others < OTHERS_FEW {
+            self.next_less = self.next_less.max(now + PAUSE_LESS_ALONE);
+        }
         let more = (self.current * 2).min(self.most) - self.current;
-        if self.trial.is_none() && more > 0 && idle >= f64::from(more) * IDLE_ENOUGH {
+        if self.trial.is_none() && more > 0 && load.idle >= f64::from(more) * IDLE_ENOUGH {
             let soonest = self.failed_more.map_or(now, |at| at + PAUSE_MORE_MIN);
             self.next_more = self.next_more.min(soonest);
         }
@@ -203,6 +213,26 @@ mod tests {
             .collect()
     }
 
+    /// A machine with so many idle processors and a neighbour.
+    fn idle(idle: f64) -> Load {
+        Load { idle, others: 1.0 }
+    }
+
+    #[test]
+    fn nobody_else_is_a_reason_to_try_nothing() {
+        let alone = Load {
+            idle: 0.0,
+            others: 0.02,
+        };
+        let mut now = Instant::now();
+        let mut threads = Threads::new(Kind::Decode, 4, now);
+        for _ in 0..500 {
+            threads.load(alone, now);
+            let used = run(&mut threads, &mut now, 10, |n| 40.0 / f64::from(n));
+            assert!(used.iter().all(|n| *n == 4));
+        }
+    }
+
     #[test]
     fn a_quiet_machine_keeps_all_threads_and_pays_little_for_trials() {
         let mut now = Instant::now();
@@ -255,10 +285,10 @@ mod tests {
         let quiet = |n: u32| 20.0 / f64::from(n);
         let slept = run(&mut threads, &mut now, 50, quiet);
         assert!(slept.iter().all(|n| *n == 1), "the pause is over by chance");
-        threads.idle_cores(0.4, now);
+        threads.load(idle(0.4), now);
         run(&mut threads, &mut now, 50, quiet);
         assert_eq!(threads.current, 1);
-        threads.idle_cores(0.9, now);
+        threads.load(idle(0.9), now);
         run(&mut threads, &mut now, 50, quiet);
         assert_eq!(threads.current, 2);
     }
@@ -269,7 +299,7 @@ mod tests {
         let mut threads = Threads::new(Kind::Decode, 2, now);
         let used: usize = (0..2000)
             .map(|_| {
-                threads.idle_cores(1.0, now);
+                threads.load(idle(1.0), now);
                 let worse = |n: u32| if n == 1 { 10.0 } else { 30.0 };
                 usize::from(run(&mut threads, &mut now, 1, worse)[0] == 2)
             })

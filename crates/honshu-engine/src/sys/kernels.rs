@@ -337,29 +337,62 @@ fn attention_is_exact_for_every_shape_and_sight() {
     }
 }
 
+/// The formats of weights that have a kernel.
+const FORMATS: [ffi::ggml_type; 2] = [ffi::GGML_TYPE_Q4_1, ffi::GGML_TYPE_Q8_0];
+
 #[test]
-fn a_product_with_q4_1_is_that_of_the_reference() {
+fn a_product_is_that_of_the_reference() {
     let mut random = Random(11);
-    for rows in [16, 48, 576] {
-        for columns in [1, 2, 3, 7, 8, 9, 17, 64] {
-            for steps in [32, 576, 1056] {
-                let tensors = Tensors::new();
-                let weights = random.values(steps * rows, 1.0);
-                let packed = tensors.tensor(ffi::GGML_TYPE_Q4_1, [steps, rows, 1, 1]);
-                let right =
-                    tensors.floats([steps, columns, 1, 1], &random.values(steps * columns, 1.0));
-                let product = tensors.product(packed, &weights, right);
-                let expected = tensors.compute(product, 1, true);
-                let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-                for threads in [1, 2, 3] {
-                    let found = tensors.compute(product, threads, false);
-                    for (a, b) in expected.iter().zip(&found) {
-                        assert!(
-                            (a - b).abs() <= 1e-4 * largest,
-                            "{rows} x {columns} x {steps}, {threads} threads: {b}, not {a}"
-                        );
-                    }
+    for format in FORMATS {
+        for rows in [16, 48, 576] {
+            for columns in [1, 2, 3, 7, 8, 9, 17, 64] {
+                for steps in [32, 576, 1056] {
+                    product_like_the_reference(&mut random, format, [rows, columns, steps]);
                 }
+            }
+        }
+    }
+}
+
+fn product_like_the_reference(
+    random: &mut Random,
+    format: ffi::ggml_type,
+    [rows, columns, steps]: [usize; 3],
+) {
+    let tensors = Tensors::new();
+    let weights = random.values(steps * rows, 1.0);
+    let packed = tensors.tensor(format, [steps, rows, 1, 1]);
+    let right = tensors.floats([steps, columns, 1, 1], &random.values(steps * columns, 1.0));
+    let product = tensors.product(packed, &weights, right);
+    let expected = tensors.compute(product, 1, true);
+    let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    for threads in [1, 2, 3] {
+        let found = tensors.compute(product, threads, false);
+        for (a, b) in expected.iter().zip(&found) {
+            assert!(
+                (a - b).abs() <= 1e-4 * largest,
+                "format {format}, {rows} x {columns} x {steps}, {threads} threads: {b}, not {a}"
+            );
+        }
+    }
+}
+
+#[test]
+fn extreme_bytes_of_a_product_do_not_overflow() {
+    // Every weight and every activation at the end of its range, with either sign.
+    for format in FORMATS {
+        for (weight, value) in [(1.0, 1.0), (-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)] {
+            let tensors = Tensors::new();
+            let (rows, steps) = (16, 1056);
+            let packed = tensors.tensor(format, [steps, rows, 1, 1]);
+            let right = tensors.floats([steps, 2, 1, 1], &vec![value; steps * 2]);
+            let product = tensors.product(packed, &vec![weight; steps * rows], right);
+            for sum in tensors.compute(product, 1, false) {
+                let expected = weight * value * steps as f32;
+                assert!(
+                    (sum - expected).abs() < 1.0,
+                    "format {format}: {sum}, not {expected}"
+                );
             }
         }
     }
@@ -369,16 +402,50 @@ fn a_product_with_q4_1_is_that_of_the_reference() {
 fn a_column_of_a_product_does_not_depend_on_the_others() {
     let mut random = Random(13);
     let (rows, steps) = (48, 1056);
-    let weights = random.values(steps * rows, 1.0);
-    let right = random.values(steps * 9, 1.0);
-    let product = |columns: usize| {
-        let tensors = Tensors::new();
-        let packed = tensors.tensor(ffi::GGML_TYPE_Q4_1, [steps, rows, 1, 1]);
-        let right = tensors.floats([steps, columns, 1, 1], &right[..steps * columns]);
-        tensors.compute(tensors.product(packed, &weights, right), 2, false)
-    };
-    let all = product(9);
-    for columns in 1..9 {
-        assert_eq!(product(columns), all[..columns * rows], "{columns}");
+    for format in FORMATS {
+        let weights = random.values(steps * rows, 1.0);
+        let right = random.values(steps * 9, 1.0);
+        let product = |columns: usize| {
+            let tensors = Tensors::new();
+            let packed = tensors.tensor(format, [steps, rows, 1, 1]);
+            let right = tensors.floats([steps, columns, 1, 1], &right[..steps * columns]);
+            tensors.compute(tensors.product(packed, &weights, right), 2, false)
+        };
+        let all = product(9);
+        for columns in 1..9 {
+            assert_eq!(
+                product(columns),
+                all[..columns * rows],
+                "{format}, {columns}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_mask_that_changes_between_two_graphs_is_read_again() {
+    let mut random = Random(17);
+    let (rows, cells, size) = (8, 256, 64);
+    let tensors = Tensors::new();
+    let query = tensors.floats([size, rows, 3, 1], &random.values(size * rows * 3, 1.0));
+    let key = tensors.halves([size, cells, 1, 1], &mut random.values(size * cells, 1.0));
+    let value = tensors.halves([size, cells, 1, 1], &mut random.values(size * cells, 1.0));
+    let mask = tensors.halves([cells, rows, 1, 1], &mut vec![0.0; cells * rows]);
+    // SAFETY: the tensors belong to the live context and have the shapes that attention asks for.
+    let result =
+        unsafe { ffi::ggml_flash_attn_ext(tensors.0, query, key, value, mask, 0.125, 0.0, 0.0) };
+    let all = tensors.compute(result, 2, false);
+    // SAFETY: the mask has this many halves, contiguous; 0xfc00 is minus infinity.
+    unsafe {
+        let halves = (*mask).data.cast::<u16>();
+        for at in (0..cells * rows).filter(|at| at % cells >= 64) {
+            halves.add(at).write(0xfc00);
+        }
+    }
+    let few = tensors.compute(result, 2, false);
+    let expected = tensors.compute(result, 1, true);
+    assert_ne!(all, few);
+    for (a, b) in expected.iter().zip(&few) {
+        assert!((a - b).abs() < 2e-2, "{b}, not {a}");
     }
 }
