@@ -36,15 +36,15 @@ impl Kind {
 /// Pause between trials with fewer threads.
 const PAUSE_LESS_MIN: Duration = Duration::from_millis(250);
 const PAUSE_LESS_MAX: Duration = Duration::from_secs(8);
-/// The same after a look at the load that found nobody else; looks are at most two seconds apart while the engine works.
-const PAUSE_LESS_ALONE: Duration = Duration::from_secs(2);
+/// How long a look at the machine's load that found others holds; looks are this far apart at most.
+const SHARED_FOR: Duration = Duration::from_secs(2);
 /// Pause before more threads are tried; doubled each time that turned out wrong.
 const PAUSE_MORE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MORE_MAX: Duration = Duration::from_secs(60);
 /// Part of a processor that must be idle for each additional thread.
 const IDLE_ENOUGH: f64 = 0.7;
 /// Others who take less than this part of a processor cannot make fewer threads faster.
-const OTHERS_FEW: f64 = 0.15;
+const OTHERS_FEW: f64 = 0.4;
 /// A trial must be this much faster to be believed.
 const BETTER: f64 = 0.85;
 
@@ -68,6 +68,8 @@ pub(crate) struct Threads {
     pause_less: Duration,
     next_more: Instant,
     pause_more: Duration,
+    /// Until when others are known to use the machine; `None` where nobody tells.
+    shared_until: Option<Instant>,
     /// When more threads were last tried in vain.
     failed_more: Option<Instant>,
 }
@@ -86,6 +88,7 @@ impl Threads {
             pause_less: PAUSE_LESS_MIN,
             next_more: now,
             pause_more: PAUSE_MORE_MIN,
+            shared_until: None,
             failed_more: None,
         }
     }
@@ -101,9 +104,11 @@ impl Threads {
     /// not tried. Where enough processors are idle for more, that trial need not wait for its turn; what fails all the
     /// same is not repeated for a second.
     pub(crate) fn load(&mut self, load: Load, now: Instant) {
-        if load.others < OTHERS_FEW {
-            self.next_less = self.next_less.max(now + PAUSE_LESS_ALONE);
-        }
+        self.shared_until = Some(if load.others < OTHERS_FEW {
+            now
+        } else {
+            now + SHARED_FOR
+        });
         let more = (self.current * 2).min(self.most) - self.current;
         if self.trial.is_none() && more > 0 && load.idle >= f64::from(more) * IDLE_ENOUGH {
             let soonest = self.failed_more.map_or(now, |at| at + PAUSE_MORE_MIN);
@@ -150,7 +155,8 @@ impl Threads {
         if self.known < self.kind.known_min() {
             return;
         }
-        let threads = if self.current > 1 && (sudden || now >= self.next_less) {
+        let shared = self.shared_until.is_none_or(|until| now < until);
+        let threads = if self.current > 1 && (sudden || shared && now >= self.next_less) {
             self.current / 2
         } else if self.current < self.most && now >= self.next_more {
             (self.current * 2).min(self.most)
@@ -219,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_a_reason_to_try_nothing() {
+    fn fewer_threads_are_tried_only_where_others_are_seen() {
         let alone = Load {
             idle: 0.0,
             others: 0.02,
@@ -230,7 +236,12 @@ mod tests {
             threads.load(alone, now);
             let used = run(&mut threads, &mut now, 10, |n| 40.0 / f64::from(n));
             assert!(used.iter().all(|n| *n == 4));
+            // The engine had nothing to do for a while, and nobody looked.
+            now += Duration::from_secs(10);
         }
+        threads.load(idle(0.0), now);
+        let used = run(&mut threads, &mut now, 10, |n| 40.0 / f64::from(n));
+        assert!(used.contains(&2));
     }
 
     #[test]
