@@ -18,7 +18,10 @@ use crate::profile::Profile;
 /// The largest answer of the management API that is read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-const NOT_HONSHU: &str = "is the endpoint a Honshu server of this version?";
+const NOT_HONSHU: (&str, &str) = (
+    "is the endpoint a Honshu server of this version?",
+    "エンドポイントはこのバージョンの Honshu サーバーですか。",
+);
 
 /// How long a management call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,8 +47,9 @@ impl Answer {
     /// The body as `T`.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            Failure::new(format!(
-                "the server's answer is not what was expected: {error}"
+            Failure::new((
+                format!("the server's answer is not what was expected: {error}"),
+                format!("サーバーの応答が想定と異なります: {error}"),
             ))
             .hint(NOT_HONSHU)
         })
@@ -97,7 +101,11 @@ impl Api {
                     }
                 }
                 _ => {
-                    return Err(Failure::new("the server's answer is not a list").hint(NOT_HONSHU));
+                    return Err(Failure::new((
+                        "the server's answer is not a list",
+                        "サーバーの応答がリストではありません",
+                    ))
+                    .hint(NOT_HONSHU));
                 }
             }
             let next = answer
@@ -151,8 +159,14 @@ impl Api {
         tokio::time::timeout(CALL_TIMEOUT, work)
             .await
             .map_err(|_| {
-                Failure::new("the server did not answer within a minute")
-                    .hint("its log says what holds it up")
+                Failure::new((
+                    "the server did not answer within a minute",
+                    "サーバーが1分以内に応答しませんでした",
+                ))
+                .hint((
+                    "its log says what holds it up",
+                    "何に時間がかかっているかはサーバーのログにあります",
+                ))
             })?
     }
 
@@ -172,7 +186,10 @@ impl Api {
             .await
             .map_err(|error| Failure::new(chain(&error)))?;
         check(status, &headers, &body)?;
-        Err(Failure::new(format!("the server answered {status}")))
+        Err(Failure::new((
+            format!("the server answered {status}"),
+            format!("サーバーの応答は {status} でした"),
+        )))
     }
 
     async fn send(
@@ -194,11 +211,14 @@ impl Api {
                     .map(|authority| authority.as_str().to_owned())
             })
             .ok_or_else(|| {
-                Failure::usage(format!(
-                    "`{}` is not a URL such as http://127.0.0.1:8080",
-                    self.endpoint
+                Failure::usage((
+                    format!("`{}` is not a URL such as http://127.0.0.1:8080", self.endpoint),
+                    format!("`{}` は http://127.0.0.1:8080 のような URL ではありません", self.endpoint),
                 ))
-                .hint("give one with --endpoint, or leave it out to talk to the server of the data directory")
+                .hint((
+                    "give one with --endpoint, or leave it out to talk to the server of the data directory",
+                    "--endpoint で指定するか、省いてデータ・ディレクトリのサーバーを使ってください",
+                ))
             })?;
         request = request.header(header::HOST, authority);
         for (name, value) in extra {
@@ -218,8 +238,15 @@ impl Api {
             .send(Request::from_parts(parts, body))
             .await
             .map_err(|error| {
-                Failure::new(format!("cannot reach {}: {}", self.endpoint, chain(&error)))
-                    .hint("is `honshu serve` running?")
+                let (endpoint, why) = (&self.endpoint, chain(&error));
+                Failure::new((
+                    format!("cannot reach {endpoint}: {why}"),
+                    format!("{endpoint} に接続できません: {why}"),
+                ))
+                .hint((
+                    "is `honshu serve` running?",
+                    "`honshu serve` は動いていますか。",
+                ))
             })?;
         let (parts, body) = response.into_parts();
         Ok((parts.status, parts.headers, body))
@@ -234,7 +261,7 @@ fn check(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<()> {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
     let message = text("message")
         .or_else(|| value.pointer("/error/message").and_then(Value::as_str))
-        .unwrap_or("the server gave no reason");
+        .unwrap_or("no reason given");
     // On OpenAI's paths the outer code only repeats the status.
     let code = value
         .pointer("/error/code")
@@ -247,13 +274,26 @@ fn check(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<()> {
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned);
     Err(failure.hint(match status.as_u16() {
-        401 => {
-            "the profile's key is not known to this server, or the clocks differ by more than five minutes"
-        }
-        404 => "check the id and --region; what you may not see looks the same as what is not there",
-        409 => "choose another name, or change what is there",
-        400..=499 => "change what the message names and try again; --help shows the forms",
-        _ => "try again; the server's log has more under the request id",
+        401 => (
+            "the profile's key is not known to this server, or the clocks differ by more than five minutes",
+            "プロファイルのキーがこのサーバーに登録されていないか、時計が5分を超えてずれています",
+        ),
+        404 => (
+            "check the id and --region; what you may not see looks the same as what is not there",
+            "ID と --region を確認してください。参照を許可されていないものは、存在しないものと区別されません",
+        ),
+        409 => (
+            "choose another name, or change what is there",
+            "別の名前にするか、既存のものを変更してください",
+        ),
+        400..=499 => (
+            "change what the message names and try again; --help shows the forms",
+            "メッセージが指す箇所を直してやり直してください。書式は --help にあります",
+        ),
+        _ => (
+            "try again; the server's log has more under the request id",
+            "やり直してください。詳細はサーバーのログにリクエストIDとともに記録されています",
+        ),
     }))
 }
 

@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
+use crate::lang::Text;
+
 /// A failure on its way to the terminal.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// What went wrong.
-    pub(crate) message: String,
+    pub(crate) message: Text,
     /// What to do about it.
-    pub(crate) hint: Option<String>,
+    pub(crate) hint: Option<Text>,
     /// The service's id of the request, where there was one.
     pub(crate) request_id: Option<String>,
     code: u8,
@@ -19,7 +21,7 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
     /// Failed: exit code 1.
-    pub(crate) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<Text>) -> Self {
         Self {
             message: message.into(),
             hint: None,
@@ -29,7 +31,7 @@ impl Failure {
     }
 
     /// Wrong usage that the argument parser cannot see: exit code 2.
-    pub(crate) fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<Text>) -> Self {
         Self {
             code: 2,
             ..Self::new(message)
@@ -37,7 +39,7 @@ impl Failure {
     }
 
     /// Wrong configuration or surroundings: exit code 78.
-    pub(crate) fn config(message: impl Into<String>) -> Self {
+    pub(crate) fn config(message: impl Into<Text>) -> Self {
         Self {
             code: 78,
             ..Self::new(message)
@@ -46,7 +48,7 @@ impl Failure {
 
     /// Adds the next step.
     #[must_use]
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<Text>) -> Self {
         self.hint = Some(hint.into());
         self
     }

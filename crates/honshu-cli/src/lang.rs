@@ -36,6 +36,40 @@ impl Lang {
     }
 }
 
+/// A text in every language that the command line speaks. What other programs said stands in it as they said it.
+#[derive(Debug, Clone)]
+pub(crate) struct Text {
+    en: String,
+    ja: String,
+}
+
+impl Text {
+    /// The text of a language.
+    pub(crate) fn of(&self, lang: Lang) -> &str {
+        lang.pick(&self.en, &self.ja)
+    }
+}
+
+/// English and Japanese.
+impl<E: Into<String>, J: Into<String>> From<(E, J)> for Text {
+    fn from((en, ja): (E, J)) -> Self {
+        Self {
+            en: en.into(),
+            ja: ja.into(),
+        }
+    }
+}
+
+/// Words of somebody else, the same in both languages.
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self {
+            en: text.clone(),
+            ja: text,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Lang;

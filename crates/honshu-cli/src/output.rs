@@ -123,13 +123,14 @@ impl Output {
 
     /// Says why a command failed.
     pub(crate) fn failure(&self, failure: &Failure) {
-        if failure.message.is_empty() {
+        let message = failure.message.of(self.lang);
+        if message.is_empty() {
             return;
         }
         self.say(format!(
             "{} {}",
             self.lang.pick("error:", "エラー:"),
-            printable_lines(&failure.message)
+            printable_lines(message)
         ));
         if let Some(id) = &failure.request_id {
             self.say(format!(
@@ -139,6 +140,7 @@ impl Output {
             ));
         }
         if let Some(hint) = &failure.hint {
+            let hint = hint.of(self.lang);
             self.say(format!("{} {hint}", self.lang.pick("hint:", "ヒント:")));
         }
     }
@@ -147,9 +149,12 @@ impl Output {
 fn closed(error: std::io::Error) -> Failure {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
         // `honshu … | head` is no failure worth a word.
-        Failure::new("")
+        Failure::new(String::new())
     } else {
-        Failure::new(format!("cannot write to standard output: {error}"))
+        Failure::new((
+            format!("cannot write to standard output: {error}"),
+            format!("標準出力に書き込めません: {error}"),
+        ))
     }
 }
 

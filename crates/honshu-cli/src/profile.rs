@@ -37,8 +37,11 @@ impl Global {
         set("HOME")
             .map(|home| PathBuf::from(home).join(".local/share/honshu"))
             .ok_or_else(|| {
-                Failure::config("there is no home directory to keep data in")
-                    .hint("set HONSHU_DATA_DIR")
+                Failure::config((
+                    "there is no home directory to keep data in",
+                    "データを置くホーム・ディレクトリがありません",
+                ))
+                .hint(("set HONSHU_DATA_DIR", "HONSHU_DATA_DIR を設定してください"))
             })
     }
 
@@ -49,37 +52,55 @@ impl Global {
             None => self.data_dir()?.join("admin").join("config"),
         };
         let text = read_small(&path).map_err(|error| {
-            Failure::config(format!("cannot read the profile {}: {error}", path.display()))
-                .hint("run `honshu init` first, or point HONSHU_DATA_DIR or --config-file at an existing one")
+            Failure::config((
+                format!("cannot read the profile {}: {error}", path.display()),
+                format!("プロファイル {} を読めません: {error}", path.display()),
+            ))
+            .hint((
+                "run `honshu init` first, or point HONSHU_DATA_DIR or --config-file at an existing one",
+                "先に `honshu init` を実行するか、HONSHU_DATA_DIR または --config-file で既存のものを指定してください",
+            ))
         })?;
         let section = self.profile.as_deref().unwrap_or("DEFAULT");
         let values = ini_section(&text, section).ok_or_else(|| {
-            Failure::config(format!("{} has no profile [{section}]", path.display()))
-                .hint("name one that it has with --profile, or leave --profile out")
+            Failure::config((
+                format!("{} has no profile [{section}]", path.display()),
+                format!("{} にプロファイル [{section}] がありません", path.display()),
+            ))
+            .hint((
+                "name one that it has with --profile, or leave --profile out",
+                "ファイルにあるものを --profile で指定するか、--profile を省いてください",
+            ))
         })?;
         let need = |name: &str| {
             values.get(name).cloned().ok_or_else(|| {
-                Failure::config(format!(
-                    "the profile [{section}] in {} has no `{name}`",
-                    path.display()
+                Failure::config((
+                    format!("the profile [{section}] in {} has no `{name}`", path.display()),
+                    format!("{} のプロファイル [{section}] に `{name}` がありません", path.display()),
                 ))
-                .hint("add it, or use the administrator's own profile, admin/config in the data directory")
+                .hint((
+                    "add it, or use the administrator's own profile, admin/config in the data directory",
+                    "追加するか、管理者のプロファイル (データ・ディレクトリの admin/config) を使ってください",
+                ))
             })
         };
         let key_file = expand_home(&need("key_file")?);
         let pem = read_small(&key_file).map_err(|error| {
-            Failure::config(format!(
-                "cannot read the signing key {}: {error}",
-                key_file.display()
+            Failure::config((
+                format!(
+                    "cannot read the signing key {}: {error}",
+                    key_file.display()
+                ),
+                format!("署名キー {} を読めません: {error}", key_file.display()),
             ))
-            .hint("`key_file` of the profile names the PEM file of an RSA key without a password")
+            .hint(KEY_FILE)
         })?;
         let key = PrivateKey::from_pem(&pem).map_err(|error| {
-            Failure::config(format!(
-                "cannot use the signing key {}: {error}",
-                key_file.display()
+            Failure::config((
+                format!("cannot use the signing key {}: {error}", key_file.display()),
+                format!("署名キー {} は使えません: {error}", key_file.display()),
             ))
-            .hint("`key_file` of the profile names the PEM file of an RSA key without a password")
+            .hint(KEY_FILE)
         })?;
         let (tenancy, user, fingerprint) = (need("tenancy")?, need("user")?, need("fingerprint")?);
         Ok(Profile {
@@ -97,12 +118,24 @@ impl Global {
         }
         let path = self.data_dir()?.join("run").join("endpoints.json");
         let text = read_small(&path).map_err(|_| {
-            Failure::new("no server runs on this data directory")
-                .hint("start one with `honshu serve`, or name one with --endpoint http://HOST:PORT")
+            Failure::new((
+                "no server runs on this data directory",
+                "このデータ・ディレクトリで動いているサーバーがありません",
+            ))
+            .hint((
+                "start one with `honshu serve`, or name one with --endpoint http://HOST:PORT",
+                "`honshu serve` で起動するか、--endpoint http://HOST:PORT で指定してください",
+            ))
         })?;
         let endpoints: Endpoints = serde_json::from_str(&text).map_err(|error| {
-            Failure::new(format!("{} is not valid: {error}", path.display()))
-                .hint("restart the server, which writes it anew")
+            Failure::new((
+                format!("{} is not valid: {error}", path.display()),
+                format!("{} の内容が正しくありません: {error}", path.display()),
+            ))
+            .hint((
+                "restart the server, which writes it anew",
+                "サーバーを再起動すると書き直されます",
+            ))
         })?;
         let region = self.region.as_deref();
         let found = match region {
@@ -115,14 +148,21 @@ impl Global {
                 .iter()
                 .map(|r| r.region.as_str())
                 .collect();
-            Failure::usage(format!(
-                "the server has no region `{}`",
-                region.unwrap_or(profile_region),
+            let (wanted, names) = (region.unwrap_or(profile_region), names.join(", "));
+            Failure::usage((
+                format!("the server has no region `{wanted}`"),
+                format!("サーバーにリージョン `{wanted}` がありません"),
             ))
-            .hint(format!("it has {}", names.join(", ")))
+            .hint((format!("it has {names}"), format!("あるのは {names} です")))
         })
     }
 }
+
+/// What a profile's `key_file` is.
+const KEY_FILE: (&str, &str) = (
+    "`key_file` of the profile names the PEM file of an RSA key without a password",
+    "プロファイルの `key_file` には、パスワードのない RSA キーの PEM ファイルを指定します",
+);
 
 /// `run/endpoints.json`: which region answers where.
 #[derive(Deserialize)]

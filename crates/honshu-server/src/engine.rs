@@ -93,8 +93,13 @@ impl Engine {
                 reason,
                 hint,
             };
-            let needed = LoadedModel::estimate_bytes(Path::new(path), &self.load)
-                .map_err(|error| fail(error.to_string(), "fetch the file again"))?;
+            let needed =
+                LoadedModel::estimate_bytes(Path::new(path), &self.load).map_err(|error| {
+                    fail(
+                        error.to_string(),
+                        ("fetch the file again", "ファイルを取得し直してください"),
+                    )
+                })?;
             let budget = self.pool.budget_bytes();
             if needed > budget {
                 return Err(fail(
@@ -103,7 +108,10 @@ impl Engine {
                         needed.div_ceil(MIB),
                         budget / MIB
                     ),
-                    "choose a smaller model or `engine.context_tokens`, or raise `engine.memory_mib_max`",
+                    (
+                        "choose a smaller model or `engine.context_tokens`, or raise `engine.memory_mib_max`",
+                        "より小さいモデルか `engine.context_tokens` を選ぶか、`engine.memory_mib_max` を増やしてください",
+                    ),
                 ));
             }
         }

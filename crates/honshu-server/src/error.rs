@@ -9,6 +9,9 @@ use honshu_store::{DirectoryError, OpenError};
 
 use crate::config::ConfigError;
 
+/// The next step, in English and in Japanese.
+pub(crate) type Hint = (&'static str, &'static str);
+
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -85,7 +88,7 @@ pub enum StartError {
         /// Why.
         reason: String,
         /// What to do about it.
-        hint: &'static str,
+        hint: Hint,
     },
 }
 
@@ -99,22 +102,37 @@ impl StartError {
     }
 
     /// The next step, where the message does not say it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<Hint> {
         Some(match self {
-            Self::Config(ConfigError::Read { .. }) => {
-                "name a file that can be read with --config, or leave it out"
-            }
-            Self::Config(_) => "correct the file and start again; nothing was changed",
-            Self::Tls(_) => {
-                "`tls.certificate` and `tls.key` name PEM files of one certificate and its key"
-            }
-            Self::Listen { .. } => "stop what listens there, or choose another port with --listen",
-            Self::NotInitialised { .. } => "run `honshu init` first, then `honshu serve`",
-            Self::Credential { .. } => {
-                "set the variable or create the file that `credential` names"
-            }
-            Self::Provider { .. } => "correct the provider in the configuration and start again",
-            Self::Model { hint, .. } => hint,
+            Self::Config(ConfigError::Read { .. }) => (
+                "name a file that can be read with --config, or leave it out",
+                "読めるファイルを --config で指定するか、省いてください",
+            ),
+            Self::Config(_) => (
+                "correct the file and start again; nothing was changed",
+                "ファイルを直して起動し直してください。何も変更されていません",
+            ),
+            Self::Tls(_) => (
+                "`tls.certificate` and `tls.key` name PEM files of one certificate and its key",
+                "`tls.certificate` と `tls.key` には、1組の証明書とキーの PEM ファイルを指定します",
+            ),
+            Self::Listen { .. } => (
+                "stop what listens there, or choose another port with --listen",
+                "そこで待ち受けているものを止めるか、--listen で別のポートを選んでください",
+            ),
+            Self::NotInitialised { .. } => (
+                "run `honshu init` first, then `honshu serve`",
+                "先に `honshu init`、次に `honshu serve` を実行してください",
+            ),
+            Self::Credential { .. } => (
+                "set the variable or create the file that `credential` names",
+                "`credential` が指す環境変数を設定するか、ファイルを作成してください",
+            ),
+            Self::Provider { .. } => (
+                "correct the provider in the configuration and start again",
+                "構成ファイルのプロバイダを直して起動し直してください",
+            ),
+            Self::Model { hint, .. } => *hint,
             Self::Directory(error)
             | Self::Open(OpenError::Directory(error))
             | Self::Bootstrap(BootstrapError::Open(OpenError::Directory(error))) => match error {
@@ -129,10 +147,20 @@ impl StartError {
     }
 }
 
-const IN_USE: &str = "only `serve`, `init` and `quickstart` need the directory for themselves; the other commands \
-     talk to the server that runs on it";
+const IN_USE: Hint = (
+    "only `serve`, `init` and `quickstart` need the directory for themselves; the other commands talk to the server \
+     that runs on it",
+    "ディレクトリを専有するのは `serve`、`init`、`quickstart` だけです。他のコマンドは、そこで動いているサーバーと通信します",
+);
 
-const NOT_WRITABLE: &str = "see to it that this user can write to the data directory and that the disk has room, \
-     then run the same command again; nothing is half done";
+const NOT_WRITABLE: Hint = (
+    "see to it that this user can write to the data directory and that the disk has room, then run the same command \
+     again; nothing is half done",
+    "このユーザーがデータ・ディレクトリに書き込めること、ディスクに空きがあることを確認し、同じコマンドをもう一度実行してください。\
+     途中まで行われた処理はありません",
+);
 
-const NOT_READABLE: &str = "restore the data directory from one backup, its files together";
+const NOT_READABLE: Hint = (
+    "restore the data directory from one backup, its files together",
+    "データ・ディレクトリのすべてのファイルを、1つのバックアップからまとめて復元してください",
+);

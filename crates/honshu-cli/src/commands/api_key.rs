@@ -24,8 +24,14 @@ pub(crate) async fn run(api: &Api, command: ApiKeyCommand, output: &Output) -> R
         } => {
             let compartment = compartment::resolve(api, &compartment).await?;
             if key_two_name.is_none() && key_two_expires.is_some() {
-                return Err(Failure::usage("--key-two-expires needs --key-two-name")
-                    .hint("name the second secret, or leave its end out"));
+                return Err(Failure::usage((
+                    "--key-two-expires needs --key-two-name",
+                    "--key-two-expires には --key-two-name が必要です",
+                ))
+                .hint((
+                    "name the second secret, or leave its end out",
+                    "2つ目のキーに名前を付けるか、期限の指定を省いてください",
+                )));
             }
             let mut secrets = vec![details(&key_one_name, key_one_expires.as_deref())];
             secrets.extend(key_two_name.map(|name| details(&name, key_two_expires.as_deref())));
@@ -77,8 +83,12 @@ pub(crate) async fn run(api: &Api, command: ApiKeyCommand, output: &Output) -> R
                 }
             }
             if body.is_empty() {
-                return Err(Failure::usage("nothing to change")
-                    .hint("give --display-name or --description"));
+                return Err(
+                    Failure::usage(("nothing to change", "変更する内容がありません")).hint((
+                        "give --display-name or --description",
+                        "--display-name または --description を指定してください",
+                    )),
+                );
             }
             let key: Value = api
                 .put(&path(&key.api_key_id), &Value::Object(body))

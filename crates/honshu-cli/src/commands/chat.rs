@@ -15,6 +15,12 @@ use crate::output::{Output, printable_lines};
 /// The longest event of a stream that is read, in bytes.
 const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// The next step after an answer that failed.
+const LOG_SAYS_WHY: (&str, &str) = (
+    "try again; the server's log says why",
+    "やり直してください。理由はサーバーのログにあります",
+);
+
 /// What an answer was.
 struct Answer {
     text: String,
@@ -71,7 +77,12 @@ async fn converse(
         let read = std::io::stdin()
             .lock()
             .read_line(&mut line)
-            .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
+            .map_err(|error| {
+                Failure::new((
+                    format!("cannot read standard input: {error}"),
+                    format!("標準入力を読めません: {error}"),
+                ))
+            })?;
         if read == 0 {
             return Ok(());
         }
@@ -115,10 +126,23 @@ async fn only_model(api: &Api, compartment: &str) -> Result<String> {
         .collect();
     match ids.as_slice() {
         [one] => Ok((*one).to_owned()),
-        [] => Err(Failure::new("the server has no model that you may use")
-            .hint("pull one: honshu model pull smollm2-135m-instruct")),
-        several => Err(Failure::usage("there are several models")
-            .hint(format!("name one with --model: {}", several.join(", ")))),
+        [] => Err(Failure::new((
+            "the server has no model that you may use",
+            "使えるモデルがサーバーにありません",
+        ))
+        .hint((
+            "pull one: honshu model pull smollm2-135m-instruct",
+            "取得してください: honshu model pull smollm2-135m-instruct",
+        ))),
+        several => {
+            let names = several.join(", ");
+            Err(
+                Failure::usage(("there are several models", "モデルが複数あります")).hint((
+                    format!("name one with --model: {names}"),
+                    format!("--model で指定してください: {names}"),
+                )),
+            )
+        }
     }
 }
 
@@ -168,7 +192,10 @@ async fn ask(
             ended |= take(&event, &mut answer, output)?;
         }
         if pending.len() > EVENT_BYTES_MAX {
-            return Err(Failure::new("the server sent an event that is too long"));
+            return Err(Failure::new((
+                "the server sent an event that is too long",
+                "サーバーから長すぎるイベントが届きました",
+            )));
         }
     }
     if output.format == Format::Table {
@@ -177,8 +204,11 @@ async fn ask(
     if ended {
         Ok(answer)
     } else {
-        Err(Failure::new("the answer broke off before its end")
-            .hint("try again; the server's log says why"))
+        Err(Failure::new((
+            "the answer broke off before its end",
+            "応答が途中で切れました",
+        ))
+        .hint(LOG_SAYS_WHY))
     }
 }
 
@@ -194,7 +224,7 @@ fn take(event: &[u8], answer: &mut Answer, output: &Output) -> Result<bool> {
         }
         let value: Value = serde_json::from_str(data)?;
         if let Some(message) = value.pointer("/error/message").and_then(Value::as_str) {
-            return Err(Failure::new(message).hint("try again; the server's log says more"));
+            return Err(Failure::new(message.to_owned()).hint(LOG_SAYS_WHY));
         }
         if let Some(model) = value["model"].as_str() {
             model.clone_into(&mut answer.model);

@@ -111,12 +111,25 @@ pub(crate) async fn resolve(api: &Api, given: &str) -> Result<String> {
     }
     match found.as_slice() {
         [one] => Ok(field(one, "id")),
-        [] => Err(Failure::new(format!("there is no compartment `{given}`"))
-            .hint("`honshu compartment list` shows those there are")),
-        _ => Err(
-            Failure::new(format!("`{given}` names {} compartments", found.len()))
-                .hint("give its path, such as `Parent:Child`, or its OCID"),
-        ),
+        [] => Err(Failure::new((
+            format!("there is no compartment `{given}`"),
+            format!("コンパートメント `{given}` がありません"),
+        ))
+        .hint((
+            "`honshu compartment list` shows those there are",
+            "`honshu compartment list` で一覧できます",
+        ))),
+        _ => Err(Failure::new((
+            format!("`{given}` names {} compartments", found.len()),
+            format!(
+                "`{given}` という名前のコンパートメントが {} 個あります",
+                found.len()
+            ),
+        ))
+        .hint((
+            "give its path, such as `Parent:Child`, or its OCID",
+            "`Parent:Child` のようなパスか OCID を指定してください",
+        ))),
     }
 }
 

@@ -59,5 +59,10 @@ fn client_runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(format!("cannot start: {error}")))
+        .map_err(|error| {
+            Failure::new((
+                format!("cannot start: {error}"),
+                format!("起動できません: {error}"),
+            ))
+        })
 }

@@ -98,16 +98,21 @@ async fn fetch(data_dir: &Path, model: &str, output: &Output) -> Result<Installe
 /// A failure with the next step where the error does not say it itself.
 fn pull_failure(error: ModelError) -> Failure {
     let hint = match &error {
-        ModelError::Gguf { .. } => {
-            "nothing was installed; fetch the file again, or choose one in the GGUF format"
-        }
+        ModelError::Gguf { .. } => (
+            "nothing was installed; fetch the file again, or choose one in the GGUF format",
+            "何もインストールされていません。ファイルを取り直すか、GGUF形式のものを選んでください",
+        ),
         ModelError::BadAnswer { .. }
         | ModelError::SizeMismatch { .. }
         | ModelError::DigestMismatch { .. }
-        | ModelError::Package { .. } => "run the same command again, or choose another source",
-        ModelError::Io { .. } => {
-            "nothing was installed; see to it that the path is right and the data directory can be written"
-        }
+        | ModelError::Package { .. } => (
+            "run the same command again, or choose another source",
+            "同じコマンドをもう一度実行するか、別の取得元を選んでください",
+        ),
+        ModelError::Io { .. } => (
+            "nothing was installed; see to it that the path is right and the data directory can be written",
+            "何もインストールされていません。パスが正しいこと、データ・ディレクトリに書き込めることを確認してください",
+        ),
         _ => return error.into(),
     };
     Failure::from(error).hint(hint)

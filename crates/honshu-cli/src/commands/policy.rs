@@ -99,7 +99,10 @@ async fn call(api: &Api, command: PolicyCommand, output: &Output) -> Result<()> 
             }
             if body.is_empty() {
                 return Err(
-                    Failure::usage("nothing to change").hint("give --statement or --description")
+                    Failure::usage(("nothing to change", "変更する内容がありません")).hint((
+                        "give --statement or --description",
+                        "--statement または --description を指定してください",
+                    )),
                 );
             }
             let policy: Value = api
@@ -210,8 +213,14 @@ fn stated(statements: Vec<String>, file: Option<&Path>) -> Result<Vec<Stated>> {
                 .and_then(|opened| opened.take(FILE_BYTES_MAX).read_to_string(&mut text))
         };
         read.map_err(|error| {
-            Failure::new(format!("cannot read {}: {error}", file.display()))
-                .hint("--file names a file with one statement a line, or - for standard input")
+            Failure::new((
+                format!("cannot read {}: {error}", file.display()),
+                format!("{} を読めません: {error}", file.display()),
+            ))
+            .hint((
+                "--file names a file with one statement a line, or - for standard input",
+                "--file には1行に1文を書いたファイル、または標準入力を表す - を指定します",
+            ))
         })?;
         let name = if standard_input {
             "standard input".to_owned()
@@ -230,7 +239,12 @@ fn stated(statements: Vec<String>, file: Option<&Path>) -> Result<Vec<Stated>> {
         );
     }
     if stated.is_empty() {
-        return Err(Failure::usage("there is nothing to check").hint("give a statement or --file"));
+        return Err(
+            Failure::usage(("there is nothing to check", "確認する文がありません")).hint((
+                "give a statement or --file",
+                "文または --file を指定してください",
+            )),
+        );
     }
     Ok(stated)
 }

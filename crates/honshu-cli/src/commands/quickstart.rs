@@ -75,7 +75,12 @@ async fn show(
         .endpoints()
         .first()
         .map(|endpoint| endpoint.url.clone())
-        .ok_or_else(|| Failure::new("the server has no region"))?;
+        .ok_or_else(|| {
+            Failure::new((
+                "the server has no region",
+                "サーバーにリージョンがありません",
+            ))
+        })?;
     let api = Api::new(endpoint.clone(), global.load_profile()?);
     let compartment = compartment(&api).await?;
     let secret = secret(&api, &compartment).await?;
@@ -91,7 +96,12 @@ async fn show(
         QUESTION_EN
     };
     let response = ask(&endpoint, &secret, &model.id, question).await?;
-    let text = answer_text(&response).ok_or_else(|| Failure::new("the answer holds no message"))?;
+    let text = answer_text(&response).ok_or_else(|| {
+        Failure::new((
+            "the answer holds no message",
+            "応答にメッセージがありません",
+        ))
+    })?;
     let count = |name: &str| field(&response["usage"], name);
     // The labels are the article's, in any language.
     output.text(&format!(
@@ -166,7 +176,12 @@ async fn secret(api: &Api, compartment: &str) -> Result<String> {
         .find(|secret| secret["keyName"] == "key-one")
         .and_then(|secret| secret["key"].as_str())
         .map(str::to_owned)
-        .ok_or_else(|| Failure::new("the server showed no secret"))
+        .ok_or_else(|| {
+            Failure::new((
+                "the server showed no secret",
+                "サーバーがキーの値を返しませんでした",
+            ))
+        })
 }
 
 async fn policy(api: &Api, compartment: &str) -> Result<()> {
@@ -232,7 +247,12 @@ async fn ask(endpoint: &str, secret: &str, model: &str, question: &str) -> Resul
     };
     tokio::time::timeout(ANSWER_TIMEOUT, work)
         .await
-        .map_err(|_| Failure::new("no answer within ten minutes"))?
+        .map_err(|_| {
+            Failure::new((
+                "no answer within ten minutes",
+                "10分以内に応答がありませんでした",
+            ))
+        })?
 }
 
 fn answer_text(response: &Value) -> Option<&str> {

@@ -99,7 +99,12 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(format!("cannot start: {error}")))
+        .map_err(|error| {
+            Failure::new((
+                format!("cannot start: {error}"),
+                format!("起動できません: {error}"),
+            ))
+        })
 }
 
 /// A start that failed, with exit code 78 where the surroundings are wrong.
@@ -110,6 +115,6 @@ pub(crate) fn start_failure(error: StartError) -> Failure {
     } else {
         Failure::new(text)
     };
-    failure.hint = error.hint().map(str::to_owned);
+    failure.hint = error.hint().map(Into::into);
     failure
 }
