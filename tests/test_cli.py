@@ -234,6 +234,7 @@ def test_every_failure_says_what_to_do_next(tmp_path, name, lang):
                      ["serve", "--listen", "here"]):
             done = said.run(*args, code=2)
             assert done.stdout == "" and done.stderr
+            assert "engine-self-test" not in done.stderr
         said.compare(name)
 
 

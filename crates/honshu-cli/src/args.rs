@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Speaks OpenAI's API to your programs and OCI Generative AI's to your administrators: API keys that rotate,
 /// policies, compartments, regions, every model behind one address.
 #[derive(Debug, Parser)]
-#[command(name = "honshu", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "honshu", version, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Flags of every command.
     #[command(flatten)]

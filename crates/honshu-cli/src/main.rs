@@ -11,9 +11,10 @@ mod lang;
 mod output;
 mod profile;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use clap::error::ErrorKind;
 
 use crate::args::Cli;
@@ -26,6 +27,11 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            if error.kind() == ErrorKind::MissingSubcommand {
+                // The parser would list every command, those for machines too.
+                eprint_help();
+                return ExitCode::from(2);
+            }
             // A closed pipe while help is printed is nobody's problem.
             let _ = error.print();
             return match error.kind() {
@@ -42,4 +48,16 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// Prints the help of the command that the arguments name as far as they go.
+fn eprint_help() {
+    let mut command = Cli::command();
+    command.build();
+    for argument in std::env::args().skip(1) {
+        if let Some(named) = command.find_subcommand(&argument).cloned() {
+            command = named;
+        }
+    }
+    let _ = write!(anstream::stderr(), "{}", command.render_help().ansi());
 }
