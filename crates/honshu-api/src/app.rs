@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::context::{Context, OPENAI_BASES, Plane};
 use crate::edge::{ListenerTag, RequestInfo};
-use crate::{completions, identity, management, messages, native, openai, respond};
+use crate::{authn, completions, identity, management, messages, native, openai, respond};
 
 /// The longest client-sent `opc-request-id` that is repeated, in bytes: OCI's clients send 32.
 const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
@@ -103,6 +103,7 @@ impl App {
         let mut router = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
+            .route("/openapi.json", get(openapi))
             .route(
                 "/20231130/actions/{operation}",
                 any(native::not_implemented),
@@ -268,6 +269,17 @@ async fn readyz(State(app): State<App>) -> Response {
     } else {
         plain(StatusCode::OK, "ready\n")
     }
+}
+
+/// The document of the data plane. It holds nothing that is anybody's, and asks for a credential all the same, since
+/// routes deny by default and whoever needs it has one: `honshu openapi` prints it without a server.
+async fn openapi(State(app): State<App>, request: Request) -> Response {
+    let context = respond::context_of(&request);
+    let (parts, _body) = request.into_parts();
+    let result = authn::data_plane(&app, &context, &parts)
+        .and_then(|_caller| honshu_wire::openapi::document())
+        .map(|document| respond::json_bytes(StatusCode::OK, document));
+    respond::finish(&context, result)
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response {

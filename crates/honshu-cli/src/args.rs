@@ -75,6 +75,8 @@ pub(crate) enum Command {
     /// Compartments: where things belong
     #[command(subcommand)]
     Compartment(CompartmentCommand),
+    /// Print the OpenAPI document of the data plane, as a server gives it at /openapi.json
+    Openapi,
     /// Print the completions of a shell
     Completions {
         /// Which

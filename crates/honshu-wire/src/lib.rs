@@ -15,6 +15,7 @@ mod json;
 pub mod messages;
 pub mod models;
 pub mod oci;
+pub mod openapi;
 pub mod passthrough;
 mod problems;
 pub mod responses;

@@ -120,6 +120,29 @@ async fn without_a_credential_every_route_is_401_in_the_shape_of_its_plane() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_route_that_the_router_has_answers_without_a_credential() {
+    let house = House::new().await;
+    let routes = house.routes();
+    assert!(routes.len() > 130, "{}", routes.len());
+    for (method, path) in routes {
+        if ["/healthz", "/readyz"].contains(&path.as_str()) {
+            continue;
+        }
+        let target: String = path
+            .split('/')
+            .map(|part| if part.starts_with('{') { ID } else { part })
+            .collect::<Vec<_>>()
+            .join("/");
+        let method = method.to_ascii_uppercase();
+        let answer = house.send(house.osaka, &method, &target, &[], "").await;
+        // Without an upgrade there is nothing to ask for.
+        let is_socket = method == "GET" && target.ends_with("/responses");
+        let wanted = if is_socket { 405 } else { 401 };
+        assert_eq!(answer.check(&target).status, wanted, "{method} {target}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_opens_no_door_of_the_other_planes() {
     let house = House::new().await;
     let secret = house.chatting().await;

@@ -13,8 +13,10 @@
 
 mod access;
 mod bodies;
+mod judge;
 mod kept;
 mod management;
 mod matrix;
+mod openapi;
 mod runs;
 mod support;

@@ -26,6 +26,8 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::judge::judge;
+
 pub(crate) const MODEL: &str = "honshu.scripted";
 pub(crate) const ALIAS: &str = "openai.gpt-oss-120b";
 
@@ -62,6 +64,7 @@ pub(crate) struct House {
     key_id: String,
     key: PrivateKey,
     stop: CancellationToken,
+    router: axum::Router,
     _directory: DataDir,
     _home: tempfile::TempDir,
 }
@@ -73,7 +76,7 @@ impl Drop for House {
 }
 
 /// An answer, read to its end or to where it broke off.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -237,9 +240,10 @@ impl House {
             runtime: runtime.clone(),
             readiness: Arc::new(Readiness::default()),
         });
+        let router = app.router();
         tokio::spawn(serve(
             listeners,
-            app.router(),
+            router.clone(),
             EdgeLimits::default(),
             stop.clone(),
             stop.clone(),
@@ -256,12 +260,43 @@ impl House {
             key_id,
             key,
             stop,
+            router,
             _directory: directory,
             _home: home,
         }
     }
 
-    /// One request over a connection of its own.
+    /// Every method and path of the router. It has no list to give; what it prints of itself has one.
+    pub(crate) fn routes(&self) -> Vec<(String, String)> {
+        const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+        let printed = format!("{:?}", self.router);
+        let id_of = |text: &str| text.split(')').next().unwrap().to_owned();
+        let mut served: HashMap<String, Vec<&str>> = HashMap::new();
+        for entry in printed.split("RouteId(").skip(1) {
+            let Some((_, methods)) = entry.split_once("MethodRouter { ") else {
+                continue;
+            };
+            let methods = METHODS
+                .into_iter()
+                .filter(|method| !methods.contains(&format!("{method}: None")));
+            // The fallback's own router follows and numbers from nought again.
+            served
+                .entry(id_of(entry))
+                .or_insert_with(|| methods.collect());
+        }
+        let list = printed.split_once("paths: {").unwrap().1;
+        let list = &list[..list.find("\"}").unwrap()];
+        let mut routes = Vec::new();
+        for entry in list.split("RouteId(").skip(1) {
+            let path = entry.split('"').nth(1).unwrap();
+            for method in &served[&id_of(entry)] {
+                routes.push(((*method).to_owned(), path.to_owned()));
+            }
+        }
+        routes
+    }
+
+    /// One request over a connection of its own. Whatever comes back must be what the OpenAPI document says.
     pub(crate) async fn send(
         &self,
         to: SocketAddr,
@@ -300,12 +335,14 @@ impl House {
                 }
             }
         }
-        Answer {
+        let answer = Answer {
             status: parts.status,
             headers: parts.headers,
             body: bytes.into(),
             whole,
-        }
+        };
+        judge(method, target, &answer);
+        answer
     }
 
     /// A request that the administrator signs, to Osaka.

@@ -26,6 +26,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<ExitCode> {
         Command::Serve(args) => serve::serve(&global, args, output),
         Command::Init(args) => serve::init(&global, args, output),
         Command::EngineSelfTest { safe } => serve::engine_self_test(safe),
+        Command::Openapi => openapi(output),
         Command::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "honshu", &mut std::io::stdout());
@@ -65,4 +66,13 @@ fn client_runtime() -> Result<tokio::runtime::Runtime> {
                 format!("起動できません: {error}"),
             ))
         })
+}
+
+/// Prints the OpenAPI document: the API of this build, which needs no server to be known.
+fn openapi(output: &Output) -> Result<ExitCode> {
+    let document = honshu_wire::openapi::document()
+        .map_err(|error| Failure::new(error.message().to_owned()))?;
+    let document: serde_json::Value = serde_json::from_slice(&document)?;
+    output.json(&document)?;
+    Ok(ExitCode::SUCCESS)
 }
