@@ -19,4 +19,5 @@ mod management;
 mod matrix;
 mod openapi;
 mod runs;
+mod shapes;
 mod support;

@@ -50,14 +50,14 @@ fn called(cities: &[&str]) -> Seen {
 }
 
 /// Two houses: callers ask the first, whose other models are the second's.
-struct Street {
-    house: House,
+pub(crate) struct Street {
+    pub(crate) house: House,
     upstream: House,
-    secret: String,
+    pub(crate) secret: String,
 }
 
 impl Street {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (house, upstream) = (House::new().await, House::new().await);
         let (secret, key) = (house.chatting().await, upstream.chatting().await);
         for (name, is_chat) in [("up.chat", true), ("up.responses", false)] {

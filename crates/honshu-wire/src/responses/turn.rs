@@ -207,9 +207,23 @@ fn form(id: &str) -> Form<'_> {
 fn complete(node: &Node<'_>, id: &str, out: &mut BytesMut) {
     put(out, "{\"id\":");
     put_str(out, id);
+    let kind = node.find_str("type");
     let has_status = node.find("status").is_some();
+    // In the kinds that we know `null` says that there is nothing, and strict readers want nothing there then.
+    let is_known = matches!(
+        kind,
+        Some(
+            "function_call"
+                | "function_call_output"
+                | "custom_tool_call"
+                | "custom_tool_call_output"
+                | "reasoning"
+                | "compaction"
+        )
+    );
     for (key, value) in node.as_object().unwrap_or_default() {
-        if key == "id" || (key == "status" && !has_status) {
+        let is_nothing = value.is_null() && (is_known || key == "status");
+        if key == "id" || is_nothing {
             continue;
         }
         put(out, ",");
@@ -217,8 +231,11 @@ fn complete(node: &Node<'_>, id: &str, out: &mut BytesMut) {
         put(out, ":");
         put(out, value.raw);
     }
+    if kind == Some("reasoning") && node.find("summary").is_none() {
+        put(out, ",\"summary\":[]");
+    }
     let wants_status = matches!(
-        node.find_str("type"),
+        kind,
         Some(
             "function_call"
                 | "function_call_output"
