@@ -59,7 +59,7 @@ fn fields_out_of_type_or_range_are_refused_in_both_dialects() {
         (r#""frequency_penalty":2.1"#, "frequency_penalty"),
         (r#""presence_penalty":-2.1"#, "presence_penalty"),
         (r#""seed":170141183460469231731687303715884105727"#, "seed"),
-        (r#""seed":1e3"#, "seed"),
+        (r#""seed":1e-3"#, "seed"),
         (r#""top_logprobs":21"#, "top_logprobs"),
         (r#""top_logprobs":-1"#, "top_logprobs"),
         (r#""stream":"yes""#, "stream"),

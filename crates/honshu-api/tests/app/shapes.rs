@@ -196,7 +196,7 @@ async fn every_kind_of_item_is_kept_in_the_documents_shape() {
         {"role": "developer", "content": [{"type": "input_image", "image_url": "https://example.com/a.png", "file_id": null}]},
         {"role": "user", "content": [{"type": "input_file", "filename": "a", "file_data": "data:text/plain;base64,YQ=="}]},
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "status": null, "id": null, "namespace": null},
-        {"type": "function_call_output", "call_id": "c", "output": "r", "status": null},
+        {"type": "function_call_output", "call_id": "c", "output": "r", "status": "failed"},
         {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "r"}]},
         {"type": "reasoning", "summary": [], "content": null, "encrypted_content": null},
         {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]},

@@ -78,11 +78,22 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The number, if it is a whole one without fraction or exponent and fits.
+    /// The number, if it is a whole one and fits. `16.0` is one as well: JSON has one kind of numbers, and some
+    /// languages write whole ones so. Beyond 2⁵³ nobody can say which whole number such a text means.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "only whole numbers below 2^53 are converted"
+    )]
     pub(crate) fn as_i64(&self) -> Option<i64> {
-        match self.kind {
-            Kind::Number => self.raw.parse().ok(),
-            _ => None,
+        const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+        if matches!(self.kind, Kind::Number) {
+            self.raw.parse().ok().or_else(|| {
+                self.as_f64()
+                    .filter(|number| number.fract() == 0.0 && number.abs() < EXACT_MAX)
+                    .map(|number| number as i64)
+            })
+        } else {
+            None
         }
     }
 

@@ -143,3 +143,24 @@ proptest! {
         prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
     }
 }
+
+#[test]
+fn a_whole_number_may_be_written_with_a_point_or_an_exponent() {
+    for (text, wanted) in [
+        ("16", Some(16)),
+        ("16.0", Some(16)),
+        ("-0.0", Some(0)),
+        ("1.6e1", Some(16)),
+        ("9223372036854775807", Some(i64::MAX)),
+        ("9007199254740991.0", Some(9_007_199_254_740_991)),
+        ("9007199254740992.0", None),
+        ("9223372036854775808", None),
+        ("16.5", None),
+        ("1e-1", None),
+        ("1e300", None),
+        ("true", None),
+        ("\"16\"", None),
+    ] {
+        assert_eq!(parse_text(text).unwrap().as_i64(), wanted, "{text}");
+    }
+}

@@ -43,6 +43,9 @@ pub(crate) fn read(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) ->
         }
         "reasoning" => reasoning(node, path, findings).map(Item::Reasoning),
         other => {
+            if other == "compaction" {
+                findings.required_string(node, "encrypted_content", path)?;
+            }
             findings.demand(Demand::ForeignItems, path);
             Some(Item::Other {
                 kind: other.into(),

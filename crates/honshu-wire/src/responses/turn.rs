@@ -208,7 +208,6 @@ fn complete(node: &Node<'_>, id: &str, out: &mut BytesMut) {
     put(out, "{\"id\":");
     put_str(out, id);
     let kind = node.find_str("type");
-    let has_status = node.find("status").is_some();
     // In the kinds that we know `null` says that there is nothing, and strict readers want nothing there then.
     let is_known = matches!(
         kind,
@@ -221,8 +220,13 @@ fn complete(node: &Node<'_>, id: &str, out: &mut BytesMut) {
                 | "compaction"
         )
     );
+    // There are three words for how far an item is, and readers know no other.
+    let has_status = matches!(
+        node.find_str("status"),
+        Some("in_progress" | "completed" | "incomplete")
+    ) || (!is_known && node.find("status").is_some());
     for (key, value) in node.as_object().unwrap_or_default() {
-        let is_nothing = value.is_null() && (is_known || key == "status");
+        let is_nothing = (value.is_null() && is_known) || (key == "status" && !has_status);
         if key == "id" || is_nothing {
             continue;
         }
