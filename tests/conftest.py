@@ -20,6 +20,8 @@ import urllib.request
 import httpx
 import pytest
 
+from judge import Judge, watch
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = os.environ.get("HONSHU", str(ROOT / "target/release/honshu"))
 SOAK = os.environ.get("HONSHU_SOAK") == "1"
@@ -169,6 +171,23 @@ def events_of(text: str):
             data = line.removeprefix("data:").strip()
             found.append(json.loads(data) if data.startswith("{") else data)
     return found
+
+
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory):
+    """Holds answers against the binary's own OpenAPI document."""
+    return Judge(Honshu(tmp_path_factory.mktemp("document")).json("openapi"))
+
+
+@pytest.fixture(autouse=True)
+def judged(request, monkeypatch):
+    """Every answer that a client of a test gets is one that the OpenAPI document describes. A test whose upstream makes
+    answers of its own kind, which are passed on as they are, says so by the mark `passes_on`."""
+    problems = []
+    if "passes_on" not in request.keywords:
+        watch(monkeypatch, request.getfixturevalue("judge"), problems)
+    yield
+    assert not problems, problems[0]
 
 
 @pytest.fixture(scope="session")

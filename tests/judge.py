@@ -3,9 +3,12 @@
 import json
 
 import httpx
+import httpx2
 import jsonschema_rs
+import websockets.asyncio.client
+import websockets.sync.client
 
-BASES = ("/20231130/actions/v1", "/openai/v1", "/20231130/openai/v1", "/v1")
+BASES = ("/20231130/actions/v1/", "/openai/v1/", "/20231130/openai/v1/", "/v1/")
 
 
 class Judge:
@@ -14,11 +17,12 @@ class Judge:
         self.validators = {}
         # What was held against the document, so that a test can say that nothing escaped.
         self.seen = []
+        self.kinds = set()
 
     def template(self, path: str):
         """The path of the document that a request's path means, or None."""
-        base = next((base for base in BASES if path.startswith(base + "/")), None)
-        below = path.removeprefix(base) if base else path
+        base = next((base for base in BASES if path.startswith(base)), "/")
+        below = "/" + path.removeprefix(base)
         given = below.split("/")
         matching = [
             template for template in self.document["paths"]
@@ -60,6 +64,8 @@ class Judge:
         template = self.template(path)
         operation = self.document["paths"].get(template, {}).get(method.lower())
         if operation is None:
+            if not path.startswith(BASES):
+                return
             kind = "MessagesError" if "/messages" in path else "Error"
             assert status in (404, 405), f"{what}: not in the document"
             self.hold({"$ref": f"#/components/schemas/{kind}"}, json.loads(body), what)
@@ -93,6 +99,7 @@ class Judge:
             data = json.loads(lines["data"])
             assert lines.get("event", data.get("type")) == data.get("type"), what
             self.hold(schema, data, what)
+            self.kinds.add(data.get("type"))
         if "[DONE]" in body.decode():
             assert frames[-1] == "data: [DONE]", f"{what}: an event after the end"
 
@@ -106,11 +113,16 @@ class Judge:
         self.seen.append(("openResponsesSocket", 101, data["type"]))
 
 
-class Tee(httpx.SyncByteStream, httpx.AsyncByteStream):
+class Tee(httpx.SyncByteStream, httpx.AsyncByteStream, httpx2.SyncByteStream, httpx2.AsyncByteStream):
     """Passes a body on and gives what passed to the judge at its end."""
 
     def __init__(self, stream, judge):
         self.stream, self.judge, self.body, self.is_whole = stream, judge, b"", False
+
+    def end(self):
+        # What was not read to its end can be judged only where each piece stands for itself.
+        if self.is_whole or b"\n\n" in self.body:
+            self.judge(self.body, self.is_whole)
 
     def __iter__(self):
         for chunk in self.stream:
@@ -126,39 +138,64 @@ class Tee(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     def close(self):
         self.stream.close()
-        self.judge(self.body, self.is_whole)
+        self.end()
 
     async def aclose(self):
         await self.stream.aclose()
-        self.judge(self.body, self.is_whole)
+        self.end()
 
 
-class JudgingTransport(httpx.HTTPTransport):
-    """A transport for the official SDKs whose answers are all held against the document."""
+def is_ours(response) -> bool:
+    """Upstreams of the tests and other servers have no such pair of ids."""
+    return response.headers.get("opc-request-id", "").endswith(response.headers.get("x-request-id", "?"))
 
-    def __init__(self, judge: Judge):
-        super().__init__()
-        self.judge = judge
 
-    def handle_request(self, request):
-        response = super().handle_request(request)
-        response.stream = Tee(response.stream, at_end(self.judge, request, response))
+def watch(monkeypatch, judge: Judge, problems: list):
+    """From here on every answer of ours that a client gets is judged: `httpx` is what the tests use, `httpx2` the official
+    SDKs. Problems are kept rather than raised: a client would take them for a broken connection."""
+    def end(request, response):
+        def judged(body, is_whole):
+            try:
+                judge.answer(request.method, request.url.path, response.status_code, response.headers, body, is_whole)
+            except Exception as problem:
+                problems.append(f"{type(problem).__name__}: {problem}")
+
+        return judged
+
+    for library in httpx, httpx2:
+        watch_library(monkeypatch, library, end)
+
+    def message(text):
+        try:
+            judge.message(json.loads(text))
+        except Exception as problem:
+            problems.append(f"{type(problem).__name__}: {problem}")
+        return text
+
+    recv = websockets.sync.client.ClientConnection.recv
+    recv_async = websockets.asyncio.client.ClientConnection.recv
+
+    async def receive(self, *args, **options):
+        return message(await recv_async(self, *args, **options))
+
+    monkeypatch.setattr(websockets.sync.client.ClientConnection, "recv", lambda *args, **options: message(recv(*args, **options)))
+    monkeypatch.setattr(websockets.asyncio.client.ClientConnection, "recv", receive)
+
+
+def watch_library(monkeypatch, library, end):
+    handle, handle_async = library.HTTPTransport.handle_request, library.AsyncHTTPTransport.handle_async_request
+
+    def sync(self, request):
+        response = handle(self, request)
+        if is_ours(response):
+            response.stream = Tee(response.stream, end(request, response))
         return response
 
-
-class AsyncJudgingTransport(httpx.AsyncHTTPTransport):
-    def __init__(self, judge: Judge):
-        super().__init__()
-        self.judge = judge
-
-    async def handle_async_request(self, request):
-        response = await super().handle_async_request(request)
-        response.stream = Tee(response.stream, at_end(self.judge, request, response))
+    async def asynchronous(self, request):
+        response = await handle_async(self, request)
+        if is_ours(response):
+            response.stream = Tee(response.stream, end(request, response))
         return response
 
-
-def at_end(judge, request, response):
-    def end(body, is_whole):
-        judge.answer(request.method, request.url.path, response.status_code, response.headers, body, is_whole)
-
-    return end
+    monkeypatch.setattr(library.HTTPTransport, "handle_request", sync)
+    monkeypatch.setattr(library.AsyncHTTPTransport, "handle_async_request", asynchronous)

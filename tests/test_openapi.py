@@ -24,9 +24,9 @@ EXAMPLES = 400 if SOAK else 20
 MODEL = "honshu.scripted"
 
 
-@pytest.fixture(scope="module")
-def document(shared):
-    return shared.json("openapi")
+@pytest.fixture
+def document(judge):
+    return judge.document
 
 
 @pytest.fixture(scope="module")
