@@ -49,10 +49,12 @@ check: deps test-model ## Format, lints, house rules, unit and in-process tests
 .PHONY: test
 test: check build $(VENV)/.ready $(CLIENTS)/.ready $(NODE_READY) ## Everything that CI runs: `check`, and real clients against the real binary
 	HONSHU_TEST_NETWORK=1 HONSHU_TEST_PYTHON=1 HONSHU_PYTHON=$(CURDIR)/$(VENV)/bin/python cargo test -q --locked -p honshu-policy -p honshu-models -p honshu-signature -- external
+	@scripts/install-packages haproxy nginx
 	HONSHU=$(abspath $(HONSHU)) HONSHU_CLIENTS=$(CURDIR)/$(CLIENTS) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) tests
 
 .PHONY: soak
 soak: check build $(VENV)/.ready $(CLIENTS)/.ready $(NODE_READY) ## The full counts; by hand, takes long
+	@scripts/install-packages haproxy nginx
 	HONSHU_SOAK=1 cargo test -q --locked --release --workspace
 	HONSHU_SOAK=1 HONSHU=$(abspath $(HONSHU)) HONSHU_CLIENTS=$(CURDIR)/$(CLIENTS) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) tests
 
