@@ -23,10 +23,13 @@ class Judge:
         """The path of the document that a request's path means, or None."""
         base = next((base for base in BASES if path.startswith(base)), "/")
         below = "/" + path.removeprefix(base)
+        if below.startswith("/models/") and below != "/models/":
+            # A model's name may hold slashes.
+            return "/models/{id}"
         given = below.split("/")
         matching = [
             template for template in self.document["paths"]
-            if (len(parts := template.split("/")) == len(given) or template == "/models/{id}" and len(given) > 3)
+            if len(parts := template.split("/")) == len(given)
             and all(part == word or part.startswith("{") and word for part, word in zip(parts, given))
         ]
         return min(matching, key=lambda template: template.count("{"), default=None)

@@ -142,6 +142,85 @@ async fn no_route_that_the_router_has_answers_without_a_credential() {
     }
 }
 
+/// Other ways to write a path, and headers that some servers take for it.
+fn disguises(path: &str) -> Vec<(String, Option<(&'static str, &'static str)>)> {
+    let (head, tail) = path.rsplit_once('/').unwrap();
+    let first = path.split('/').nth(1).unwrap();
+    let mut ways: Vec<String> = [
+        "{path}/",
+        "/{path}",
+        "{head}//{tail}",
+        "/.{path}",
+        "/x/..{path}",
+        "{head}/./{tail}",
+        "{head}/x/../{tail}",
+        "{head}%2f{tail}",
+        "{head}%2F{tail}",
+        "{head}/%2e/{tail}",
+        "{path};a=b",
+        "/;{path}",
+        "{path}%20",
+        "{path}%00",
+        "{path}%23",
+        "{path}?x=1",
+        "{head};/{tail}",
+    ]
+    .iter()
+    .map(|way| {
+        way.replace("{path}", path)
+            .replace("{head}", head)
+            .replace("{tail}", tail)
+    })
+    .collect();
+    ways.push(path.replacen(first, &first.to_ascii_uppercase(), 1));
+    let escaped = format!("%{:02x}{}", first.as_bytes()[0], &first[1..]);
+    ways.push(path.replacen(first, &escaped, 1));
+    ways.retain(|way| way.starts_with('/'));
+    let mut all: Vec<_> = ways.into_iter().map(|way| (way, None)).collect();
+    for header in [
+        ("x-original-url", "/healthz"),
+        ("x-rewrite-url", "/healthz"),
+        ("x-forwarded-path", "/healthz"),
+        ("x-http-method-override", "HEAD"),
+    ] {
+        all.push((path.to_owned(), Some(header)));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_way_to_write_a_path_opens_it() {
+    let house = House::new().await;
+    let mut count = 0;
+    for (method, path) in house.routes() {
+        let is_socket = method == "get" && path.ends_with("/responses");
+        if ["/healthz", "/readyz"].contains(&path.as_str()) || is_socket {
+            continue;
+        }
+        let path = path
+            .replace("{*id}", "a")
+            .replace("{id}", "a")
+            .replace("{item}", "b");
+        let method = method.to_ascii_uppercase();
+        for (target, header) in disguises(&path) {
+            let headers: Vec<_> = header.into_iter().collect();
+            let answer = house
+                .send(house.osaka, &method, &target, &headers, "")
+                .await;
+            let what = format!("{method} {target} {header:?}");
+            // It is the same request, and wants a credential; or it is none that is there.
+            let status = answer.check(&what).status.as_u16();
+            let wanted: &[u16] = match header {
+                Some(_) => &[401],
+                None => &[400, 401, 404, 405],
+            };
+            assert!(wanted.contains(&status), "{what}: {status}");
+            count += 1;
+        }
+    }
+    assert!(count > 2_000, "{count}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_opens_no_door_of_the_other_planes() {
     let house = House::new().await;

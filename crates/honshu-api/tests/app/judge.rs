@@ -42,12 +42,14 @@ pub(crate) fn below_base(path: &str) -> Option<&str> {
 /// The template that a path matches: words before parameters, and a model's name may hold slashes.
 fn template(path: &str) -> Option<&'static str> {
     let paths = DOCUMENT["paths"].as_object().unwrap();
+    if path.len() > "/models/".len() && path.starts_with("/models/") {
+        return Some("/models/{id}");
+    }
     let given: Vec<&str> = path[1..].split('/').collect();
     let mut found: Option<&str> = None;
     for template in paths.keys() {
         let parts: Vec<&str> = template[1..].split('/').collect();
-        let is_rest = template == "/models/{id}";
-        let is_match = (parts.len() == given.len() || (is_rest && given.len() > parts.len()))
+        let is_match = parts.len() == given.len()
             && parts
                 .iter()
                 .zip(&given)
@@ -155,16 +157,20 @@ pub(crate) fn judge(method: &str, target: &str, answer: &Answer) {
         .filter(|pointer| DOCUMENT.pointer(pointer).is_some());
     let Some(operation) = operation else {
         // Nobody promised anything there but a clean refusal.
-        let kind = if path.starts_with("/messages") {
-            "MessagesError"
-        } else {
-            "Error"
-        };
         assert!(matches!(status, 404 | 405), "{what}: not in the document");
         if method != "head" {
+            // In the shape of what the path looks like.
+            let body = answer.json();
+            let is_messages =
+                body["type"] == "error" && path.trim_start_matches('/').starts_with("messages");
+            let kind = if is_messages {
+                "MessagesError"
+            } else {
+                "Error"
+            };
             hold(
                 format!("/components/responses/{kind}/content/application~1json/schema"),
-                &answer.json(),
+                &body,
                 &what,
             );
         }
