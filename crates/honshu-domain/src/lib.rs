@@ -39,9 +39,9 @@ pub use request::{
 };
 pub use seams::{Clock, Entropy, SystemClock, SystemEntropy, UsageLog};
 pub use stored::{
-    Anchor, EndedResponse, EventSegment, FileStore, History, Page, Paged, Pending, QueuedResponse,
-    ResponseStore, Scope, StoredConversation, StoredFile, StoredItem, StoredResponse, StoredStatus,
-    UnfinishedResponse,
+    Anchor, CompletionFilter, CompletionStore, EndedResponse, EventSegment, FileStore, History,
+    Page, Paged, Pending, QueuedResponse, ResponseStore, Scope, StoredCompletion,
+    StoredConversation, StoredFile, StoredItem, StoredResponse, StoredStatus, UnfinishedResponse,
 };
 pub use time::Timestamp;
 pub use usage::{Usage, UsageRow};

@@ -7,6 +7,8 @@
 //! earlier one begins a thread that hangs on it. The way back from any response is therefore one range for each
 //! fork, whatever the number of turns, and a turn writes its own items only.
 
+mod completions;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use crate::error::Result;
 use crate::id::Ocid;
 use crate::json::RawJson;
 use crate::time::Timestamp;
+
+pub use completions::{CompletionFilter, CompletionStore, StoredCompletion};
 
 /// An answer of a store on its way. The work is handed over before it is polled; dropping it gives up the answer
 /// and never the work.
@@ -356,8 +360,8 @@ pub trait ResponseStore: Send + Sync {
     /// Everything in a conversation.
     fn conversation_history(&self, scope: &Scope, id: &str) -> Pending<Option<History>>;
 
-    /// Deletes ended responses that were made before `responses`, conversations that were last changed before
-    /// `conversations`, and files that expired before `now`; at most `limit` of each. Gives how many went.
+    /// Deletes ended responses and chat completions that were made before `responses`, conversations that were last
+    /// changed before `conversations`, and files that expired before `now`; at most `limit` of each. Gives how many went.
     fn forget(
         &self,
         responses: Timestamp,

@@ -7,20 +7,27 @@
     reason = "a case that fails panics: this module is a test"
 )]
 
+mod completions;
+
 use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use honshu_domain::{
-    Anchor, EndedResponse, EventSegment, FileStore, Ocid, Page, QueuedResponse, RawJson,
-    ResponseStore, Scope, StoredConversation, StoredFile, StoredItem, StoredStatus, Timestamp,
+    Anchor, CompletionStore, EndedResponse, EventSegment, FileStore, Ocid, Page, QueuedResponse,
+    RawJson, ResponseStore, Scope, StoredConversation, StoredFile, StoredItem, StoredStatus,
+    Timestamp,
 };
 
 /// Runs every case. `fresh` makes an empty store.
 ///
 /// # Panics
 /// When the store does not do what it has to.
-pub async fn run<S: ResponseStore + FileStore, F: Future<Output = S>>(fresh: impl Fn() -> F) {
+pub async fn run<S, F>(fresh: impl Fn() -> F)
+where
+    S: ResponseStore + FileStore + CompletionStore,
+    F: Future<Output = S>,
+{
     what_is_kept_is_read_back_in_its_scope_only(&fresh().await).await;
     a_chain_reads_back_whole_and_forks_share_what_came_before(&fresh().await).await;
     a_chain_with_a_deleted_link_cannot_be_continued(&fresh().await).await;
@@ -32,6 +39,7 @@ pub async fn run<S: ResponseStore + FileStore, F: Future<Output = S>>(fresh: imp
     a_deleted_conversation_leaves_its_responses(&fresh().await).await;
     what_is_old_is_forgotten_in_portions(&fresh().await).await;
     files_are_kept_listed_and_expire(&fresh().await).await;
+    completions::run(&fresh().await).await;
 }
 
 /// A scope of the compartment `name`.

@@ -59,11 +59,18 @@ pub(crate) const SPOOL: &[Migration] = &[Migration {
 }];
 
 /// Every step of the database of responses, conversations and files.
-pub(crate) const RESPONSES: &[Migration] = &[Migration {
-    name: "2026_11_26_responses",
-    kind: Kind::Expand,
-    sql: include_str!("2026_11_26_responses.sql"),
-}];
+pub(crate) const RESPONSES: &[Migration] = &[
+    Migration {
+        name: "2026_11_26_responses",
+        kind: Kind::Expand,
+        sql: include_str!("2026_11_26_responses.sql"),
+    },
+    Migration {
+        name: "2026_11_26_stored_completions",
+        kind: Kind::Expand,
+        sql: include_str!("2026_11_26_stored_completions.sql"),
+    },
+];
 
 /// Brings the database to the last of `steps`.
 ///

@@ -1,6 +1,7 @@
-//! Responses, conversations and files on SQLite, in a database of their own: it grows with every turn, and what
+//! Responses, conversations, files and chat completions on SQLite, in a database of their own: it grows with every turn, and what
 //! it holds needs to survive a kill of the process and not a loss of power, so that a turn costs no disk sync.
 
+mod completions;
 mod conversations;
 mod files;
 mod threads;
@@ -11,9 +12,9 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use honshu_domain::{
-    EndedResponse, Error, EventSegment, FileStore, History, Page, Paged, Pending, QueuedResponse,
-    RawJson, ResponseStore, Scope, StoredConversation, StoredFile, StoredItem, StoredResponse,
-    Timestamp, UnfinishedResponse,
+    CompletionFilter, CompletionStore, EndedResponse, Error, EventSegment, FileStore, History,
+    Page, Paged, Pending, QueuedResponse, RawJson, ResponseStore, Scope, StoredCompletion,
+    StoredConversation, StoredFile, StoredItem, StoredResponse, Timestamp, UnfinishedResponse,
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -373,9 +374,77 @@ impl ResponseStore for SqliteResponses {
     ) -> Pending<u64> {
         self.write(move |connection| {
             let gone = turns::forget(connection, responses, limit)?
+                + completions::forget(connection, responses, limit)?
                 + conversations::forget(connection, conversations, limit)?
                 + files::forget(connection, now, limit)?;
             Ok(gone)
+        })
+    }
+}
+
+impl CompletionStore for SqliteResponses {
+    fn put_completion(
+        &self,
+        scope: &Scope,
+        completion: StoredCompletion,
+        messages: Vec<StoredItem>,
+    ) -> Pending<()> {
+        self.write_in(scope, move |connection, scope| {
+            completions::put(connection, scope, &completion, &messages)
+        })
+    }
+
+    fn completion(&self, scope: &Scope, id: &str) -> Pending<Option<StoredCompletion>> {
+        let id = id.to_owned();
+        self.read_in(scope, move |connection, scope| {
+            completions::read(connection, scope, &id)
+        })
+    }
+
+    fn completions(
+        &self,
+        scope: &Scope,
+        filter: CompletionFilter,
+        page: Page,
+    ) -> Pending<Option<Paged<StoredCompletion>>> {
+        let scope = scope.clone();
+        self.read(move |connection| match find_scope(connection, &scope)? {
+            Some(number) => completions::list(connection, number, &filter, &page),
+            None => Ok(page.after.is_none().then(|| Paged {
+                data: Vec::new(),
+                has_more: false,
+            })),
+        })
+    }
+
+    fn completion_messages(
+        &self,
+        scope: &Scope,
+        id: &str,
+        page: Page,
+    ) -> Pending<Option<Option<Paged<StoredItem>>>> {
+        let id = id.to_owned();
+        self.read_in(scope, move |connection, scope| {
+            completions::messages(connection, scope, &id, &page)
+        })
+    }
+
+    fn set_completion_metadata(
+        &self,
+        scope: &Scope,
+        id: &str,
+        metadata: RawJson,
+    ) -> Pending<Option<StoredCompletion>> {
+        let id = id.to_owned();
+        self.change_in(scope, move |connection, scope| {
+            completions::set_metadata(connection, scope, &id, &metadata)
+        })
+    }
+
+    fn delete_completion(&self, scope: &Scope, id: &str) -> Pending<bool> {
+        let id = id.to_owned();
+        self.change_in(scope, move |connection, scope| {
+            completions::delete(connection, scope, &id)
         })
     }
 }
