@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use axum::RequestPartsExt as _;
 use axum::extract::{FromRequestParts, Path, Query};
 use honshu_domain::{Error, Result};
+use http::Uri;
 use http::request::Parts;
 
 /// The one parameter of a path, percent-decoded.
@@ -32,12 +33,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        let pairs = Query::try_from_uri(&parts.uri).map(|Query(pairs)| pairs);
-        Ok(Self(pairs.unwrap_or_default()))
+        Ok(Self::of(&parts.uri))
     }
 }
 
 impl Parameters {
+    /// The parameters of a target.
+    pub(crate) fn of(uri: &Uri) -> Self {
+        let pairs = Query::try_from_uri(uri).map(|Query(pairs)| pairs);
+        Self(pairs.unwrap_or_default())
+    }
+
     /// A parameter that may stand once.
     ///
     /// # Errors
@@ -62,5 +68,27 @@ impl Parameters {
             .filter(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
             .collect()
+    }
+
+    /// The members of a parameter that is an object, as the official SDKs write it: `metadata[key]=value`.
+    ///
+    /// # Errors
+    /// 400 when a member stands several times.
+    pub(crate) fn members(&self, name: &str) -> Result<Vec<(String, String)>> {
+        let member = |key: &str| {
+            let inner = key.strip_prefix(name)?.strip_prefix('[')?;
+            inner.strip_suffix(']').map(ToOwned::to_owned)
+        };
+        let mut found: Vec<(String, String)> = Vec::new();
+        for (key, value) in &self.0 {
+            let Some(inner) = member(key) else {
+                continue;
+            };
+            if found.iter().any(|(known, _)| *known == inner) {
+                return Err(Error::invalid_at(key.as_str(), "is given more than once"));
+            }
+            found.push((inner, value.clone()));
+        }
+        Ok(found)
     }
 }

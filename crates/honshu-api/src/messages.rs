@@ -35,11 +35,12 @@ async fn count_tokens(State(app): State<App>, request: Request) -> Response {
 }
 
 async fn count(app: &App, context: &Context, request: Request) -> Result<Response> {
-    let (call, body) = openai::take(app, context, request, Dialect::Messages).await?;
-    let request = openai::parse_with(messages::parse_count_request, body).await?;
+    let operation = Dialect::Messages.as_str();
+    let taken = openai::take(app, context, request, operation).await?;
+    let request = openai::parse_with(messages::parse_count_request, taken.body).await?;
     let input_tokens = app
         .gateway(&context.region)?
-        .count_input_tokens(call, Arc::new(request))
+        .count_input_tokens(taken.call, Arc::new(request))
         .await?;
     Ok(respond::json_bytes(
         StatusCode::OK,

@@ -8,16 +8,18 @@ use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
 use honshu_domain::{
-    Dialect, Entropy, Error, ErrorKind, InferenceRequest, PublicId, Resolved, Result, SystemEntropy,
+    Dialect, Entropy, Error, ErrorKind, InferenceRequest, PublicId, Resolved, Result, Scope,
+    SystemEntropy,
 };
 use honshu_gateway::{Call, model_not_found};
+use honshu_responses::Asked;
 use honshu_wire::models::{self, ModelEntry};
 use honshu_wire::{
     ResponseHead, chat, completions, embeddings, messages, responses as wire_responses,
 };
 use http::{StatusCode, header};
 
-use crate::app::{App, post_only};
+use crate::app::App;
 use crate::authn;
 use crate::body;
 use crate::context::Context;
@@ -33,16 +35,9 @@ const PARSE_INLINE_BYTES_MAX: usize = 512 * 1024;
 pub(crate) fn routes() -> Router<App> {
     Router::new()
         .merge(responses::routes())
-        .route("/chat/completions", post_only(create_chat_completion))
         .route("/models", get(list_models))
         // Ids may hold slashes, and the official SDKs send them escaped or not.
         .route("/models/{*id}", get(retrieve_model))
-}
-
-async fn create_chat_completion(State(app): State<App>, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let result = generate(&app, &context, request, Dialect::ChatCompletions).await;
-    respond::finish(&context, result)
 }
 
 /// One generation, left to right: authenticate, read, parse, run, answer.
@@ -52,8 +47,18 @@ pub(crate) async fn generate(
     request: Request,
     dialect: Dialect,
 ) -> Result<Response> {
-    let (call, body) = take(app, context, request, dialect).await?;
+    let Taken { call, scope, body } = take(app, context, request, dialect.as_str()).await?;
     let request = Arc::new(parse(dialect, body).await?);
+    if chat::is_stored(&request) {
+        let stream = request.stream;
+        let asked = Asked {
+            call,
+            scope,
+            request,
+            stream,
+        };
+        return responses::complete(app, asked).await;
+    }
     let run = app
         .gateway(&context.region)?
         .generate(call, Arc::clone(&request))
@@ -70,11 +75,16 @@ pub(crate) async fn generate(
     } else {
         stream::whole(run, dialect, head, &request, app.clock.as_ref()).await?
     };
-    Ok(if ignored.is_empty() {
-        response
-    } else {
-        respond::with_header(response, "honshu-ignored", &ignored)
-    })
+    Ok(responses::with_ignored(response, &ignored))
+}
+
+/// A request whose caller is known and whose body is there, before its dialect has a say.
+pub(crate) struct Taken {
+    /// Who and where.
+    pub(crate) call: Call,
+    /// Whose what is kept of it will be.
+    pub(crate) scope: Scope,
+    pub(crate) body: Bytes,
 }
 
 /// Authenticates the caller and reads the body: everything before the dialect has a say.
@@ -82,12 +92,13 @@ pub(crate) async fn take(
     app: &App,
     context: &Context,
     request: Request,
-    dialect: Dialect,
-) -> Result<(Call, Bytes)> {
+    operation: &'static str,
+) -> Result<Taken> {
     let (parts, body) = request.into_parts();
     let caller = authn::data_plane(app, context, &parts)?;
     json_content_type(&parts.headers)?;
     let compartment = authn::compartment(&parts.headers, &caller.principal)?;
+    let scope = responses::scope::of(&parts.headers, context, &compartment);
     // The head holds a buffer of its connection, and the run may last for minutes.
     drop(parts);
     let body = body::read(body, caller.body_rule.as_ref()).await?;
@@ -96,10 +107,10 @@ pub(crate) async fn take(
         region: context.region.clone(),
         compartment,
         request_id: context.request_id.as_str().into(),
-        operation: dialect.as_str(),
+        operation,
         timeouts: app.timeouts,
     };
-    Ok((call, body))
+    Ok(Taken { call, scope, body })
 }
 
 fn response_id(dialect: Dialect) -> Arc<str> {

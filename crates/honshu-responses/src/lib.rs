@@ -6,10 +6,13 @@
 //! last frame leaves. A background turn is kept first, runs when there is a place for it ([`background`]), and
 //! every event of it is kept before anybody sees it, so that a replay has the same bytes.
 //!
+//! A chat completion that is to be kept is recorded in the same way ([`completions`]) and has no state beside itself.
+//!
 //! This crate knows no HTTP and no SQL: it sees the seams of `honshu-domain`, and [`Callers`].
 
 mod background;
 mod compact;
+mod completions;
 mod conversations;
 mod count;
 mod files;
@@ -32,8 +35,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use honshu_domain::{
-    Clock, Entropy, Error, ErrorKind, FileStore, InferenceRequest, Ocid, Principal, PrincipalKind,
-    PublicId, ResponseStore, Scope,
+    Clock, CompletionStore, Entropy, Error, ErrorKind, FileStore, InferenceRequest, Ocid,
+    Principal, PrincipalKind, PublicId, ResponseStore, Scope,
 };
 use honshu_gateway::{Call, Gateway, Run};
 use honshu_wire::responses::{leave_out_oldest, truncates};
@@ -65,6 +68,8 @@ pub trait Callers: Send + Sync {
 pub struct RuntimeParts {
     /// Where responses and conversations are kept.
     pub store: Arc<dyn ResponseStore>,
+    /// Where chat completions are kept.
+    pub completions: Arc<dyn CompletionStore>,
     /// Where files are kept.
     pub files: Arc<dyn FileStore>,
     /// The data plane of each region.

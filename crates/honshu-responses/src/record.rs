@@ -21,7 +21,7 @@ use crate::shape::Shape;
 use crate::{Asked, Shared, generate};
 
 /// Words that wait for a slow caller; the run behind them is not read meanwhile.
-const WORDS_MAX: usize = 16;
+pub(crate) const WORDS_MAX: usize = 16;
 
 /// What a recorder tells its caller.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub enum Words {
     Frames(Bytes),
     /// The last frames of a stream; nothing follows. The response is kept.
     End(Bytes, Option<TurnEnd>),
+    /// The last frames of a stream that failed, in a dialect in which a clean end after them would read as success.
+    Broken(Bytes),
     /// The whole answer of a turn that is not streamed. The response is kept.
     Whole(Bytes),
     /// Why there is no whole answer.
@@ -56,7 +58,11 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// The next words. `None` without [`Words::End`], [`Words::Whole`] or [`Words::Failed`] before it means that
+    pub(crate) fn new(id: Arc<str>, ignored: Vec<String>, words: mpsc::Receiver<Words>) -> Self {
+        Self { id, ignored, words }
+    }
+
+    /// The next words. `None` without [`Words::End`], [`Words::Broken`], [`Words::Whole`] or [`Words::Failed`] before it means that
     /// the recorder broke. Cancel-safe.
     pub async fn next(&mut self) -> Option<Words> {
         self.words.recv().await

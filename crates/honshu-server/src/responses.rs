@@ -38,6 +38,7 @@ pub(crate) fn build(
     Runtime::new(RuntimeParts {
         seal,
         files: Arc::clone(&store) as _,
+        completions: Arc::clone(&store) as _,
         store,
         gateways,
         callers: Arc::new(Known(Arc::clone(control))),

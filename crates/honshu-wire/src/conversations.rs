@@ -12,7 +12,7 @@ pub use crate::responses::item_list;
 /// Items in one request (OpenAI API reference).
 const ITEMS_MAX: usize = 20;
 
-/// The body of `POST /conversations` or of a change to one.
+/// The body of `POST /conversations`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConversationBody {
     /// The metadata, an object; absent when the body has none.
@@ -21,16 +21,16 @@ pub struct ConversationBody {
     pub items: Vec<RawJson>,
 }
 
-/// Reads the body of `POST /conversations`, or with `changes` of `POST /conversations/{id}`.
+/// Reads the body of `POST /conversations`.
 ///
 /// # Errors
 /// `Invalid` with every problem found and its JSON path.
-pub fn parse_conversation(body: &Bytes, changes: bool) -> Result<ConversationBody, Error> {
+pub fn parse_conversation(body: &Bytes) -> Result<ConversationBody, Error> {
     let mut parsed = ConversationBody {
         metadata: None,
         items: Vec::new(),
     };
-    if body.is_empty() && !changes {
+    if body.is_empty() {
         return Ok(parsed);
     }
     let root = problems::body(body)?;
@@ -38,14 +38,35 @@ pub fn parse_conversation(body: &Bytes, changes: bool) -> Result<ConversationBod
     if let Some(node) = root.find("metadata") {
         request::metadata(node, &Path::Root.key("metadata"), &mut findings);
         parsed.metadata = raw(node);
-    } else if changes {
-        findings.missing(&Path::Root.key("metadata"));
     }
-    if let Some(node) = root.find("items").filter(|_| !changes) {
+    if let Some(node) = root.find("items") {
         parsed.items = items_of(node, &mut findings);
     }
     findings.check()?;
     Ok(parsed)
+}
+
+/// Reads a body that changes an object's metadata, a conversation's or a stored chat completion's. `null` takes
+/// all of it away.
+///
+/// # Errors
+/// `Invalid` with every problem found and its JSON path.
+pub fn parse_metadata(body: &Bytes) -> Result<RawJson, Error> {
+    let root = problems::body(body)?;
+    let mut findings = Findings::default();
+    let (at, empty) = (Path::Root, || RawJson::parse("{}").map_err(Error::internal));
+    let members = root.as_object().unwrap_or_default();
+    let Some((_, node)) = members.iter().find(|(key, _)| key == "metadata") else {
+        findings.missing(&at.key("metadata"));
+        findings.check()?;
+        return empty();
+    };
+    request::metadata(node, &at.key("metadata"), &mut findings);
+    findings.check()?;
+    match raw(node) {
+        Some(metadata) if !node.is_null() => Ok(metadata),
+        _ => empty(),
+    }
 }
 
 /// Reads the body of `POST /conversations/{id}/items`.

@@ -9,7 +9,7 @@ use crate::json::{Fault, Kind, Node, Path};
 const PROBLEMS_MAX: usize = 32;
 
 /// Hints named for one request: they travel in a response header.
-const HINTS_MAX: usize = 64;
+pub(crate) const HINTS_MAX: usize = 64;
 
 pub(crate) const MISSING: &str = "missing_required_parameter";
 pub(crate) const WRONG_TYPE: &str = "invalid_type";

@@ -14,9 +14,18 @@ use http::{HeaderName, HeaderValue, header};
 /// A comment is sent after this much silence, so that proxies and clients keep the connection.
 const HEARTBEAT_AFTER: Duration = Duration::from_secs(15);
 
+/// After an error of a Chat stream the connection is broken off, because a clean end would read as success. This is
+/// the time its last bytes get to leave first.
+const BREAK_AFTER: Duration = Duration::from_millis(20);
+
 /// Dropping the body cancels the run.
 pub(crate) fn recorded(recorded: Recorded) -> Response {
     streamed(Source::Recorded(recorded))
+}
+
+/// A chat completion that is kept. Dropping the body cancels the run.
+pub(crate) fn completion(recorded: Recorded) -> Response {
+    streamed(Source::Completion(recorded))
 }
 
 /// Dropping the body changes nothing.
@@ -26,29 +35,54 @@ pub(crate) fn replay(replay: Replay) -> Response {
 
 enum Source {
     Recorded(Recorded),
+    Completion(Recorded),
     Replay(Box<Replay>),
+    Breaking,
     Ended,
 }
 
+/// What comes next of a stream.
+enum Portion {
+    More(Bytes),
+    Last(Bytes),
+    /// The last, after which the connection breaks.
+    Broken(Bytes),
+}
+
 impl Source {
-    /// The next frames, and whether they are the last. An error breaks the connection: a clean end reads as success.
-    async fn next(&mut self) -> io::Result<(Bytes, bool)> {
+    /// The next frames. An error breaks the connection: a clean end reads as success.
+    async fn next(&mut self) -> io::Result<Portion> {
         match self {
             Self::Recorded(recorded) => match recorded.next().await {
-                Some(Words::Frames(frames)) => Ok((frames, false)),
-                Some(Words::End(frames, _)) => Ok((frames, true)),
-                Some(Words::Whole(_) | Words::Failed(_)) | None => {
-                    Err(io::Error::other("the recorder of a response broke"))
-                }
+                Some(Words::Frames(frames)) => Ok(Portion::More(frames)),
+                Some(Words::End(frames, _)) => Ok(Portion::Last(with_mark(&frames))),
+                _ => Err(io::Error::other("the recorder of a response broke")),
+            },
+            Self::Completion(recorded) => match recorded.next().await {
+                Some(Words::Frames(frames)) => Ok(Portion::More(frames)),
+                Some(Words::End(frames, _)) => Ok(Portion::Last(frames)),
+                Some(Words::Broken(frames)) => Ok(Portion::Broken(frames)),
+                _ => Err(io::Error::other("the recorder of a chat completion broke")),
             },
             Self::Replay(replay) => match replay.next().await {
-                Ok(Some(frames)) => Ok((frames, false)),
-                Ok(None) => Ok((Bytes::new(), true)),
+                Ok(Some(frames)) => Ok(Portion::More(frames)),
+                Ok(None) => Ok(Portion::Last(with_mark(&Bytes::new()))),
                 Err(error) => Err(io::Error::other(error)),
             },
-            Self::Ended => Ok((Bytes::new(), true)),
+            Self::Breaking => {
+                tokio::time::sleep(BREAK_AFTER).await;
+                Err(io::Error::other("the run failed"))
+            }
+            Self::Ended => Ok(Portion::Last(Bytes::new())),
         }
     }
+}
+
+fn with_mark(frames: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(frames.len() + sse::DONE.len());
+    out.extend_from_slice(frames);
+    out.extend_from_slice(sse::DONE);
+    out.freeze()
 }
 
 fn streamed(source: Source) -> Response {
@@ -58,13 +92,14 @@ fn streamed(source: Source) -> Response {
         }
         let item = match tokio::time::timeout(HEARTBEAT_AFTER, source.next()).await {
             Err(_) => Ok(Bytes::from_static(sse::HEARTBEAT)),
-            Ok(Ok((frames, false))) => Ok(frames),
-            Ok(Ok((frames, true))) => {
+            Ok(Ok(Portion::More(frames))) => Ok(frames),
+            Ok(Ok(Portion::Last(frames))) => {
                 source = Source::Ended;
-                let mut out = BytesMut::with_capacity(frames.len() + sse::DONE.len());
-                out.extend_from_slice(&frames);
-                out.extend_from_slice(sse::DONE);
-                Ok(out.freeze())
+                Ok(frames)
+            }
+            Ok(Ok(Portion::Broken(frames))) => {
+                source = Source::Breaking;
+                Ok(frames)
             }
             Ok(Err(error)) => {
                 source = Source::Ended;

@@ -4,23 +4,19 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequest as _, Multipart, Request, State};
+use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::response::Response;
-use axum::routing::get;
 use bytes::Bytes;
 use honshu_domain::{
-    Entropy, Error, ErrorKind, Ocid, Principal, PublicId, Result, Scope, StoredFile, SystemEntropy,
+    Entropy, Error, ErrorKind, PublicId, Result, Scope, StoredFile, SystemEntropy,
 };
-use honshu_policy::{Authorizer as _, Permission, Target};
+use honshu_policy::Permission;
 use honshu_wire::conversations as shapes;
-use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 
-use super::{not_allowed, page, scope};
+use super::not_allowed;
+use super::visit::{PageRules, Visit, deletes, gets, ok, posts};
 use crate::app::App;
-use crate::context::Context;
-use crate::extract::{Id, Parameters};
-use crate::{authn, respond};
 
 /// The purposes that a caller may give. Only content parts read files here; the words for the other endpoints are
 /// taken, so that a program need not know that.
@@ -37,81 +33,32 @@ const PURPOSES: [&str; 6] = [
 const EXPIRES_SECONDS: std::ops::RangeInclusive<u64> = 3_600..=2_592_000;
 
 /// Objects in one page of a list (OpenAI API reference).
-const PAGE_MAX: u32 = 10_000;
+const PAGE: PageRules = PageRules {
+    default: 10_000,
+    max: 10_000,
+    ascending: false,
+};
 
 /// The longest name of a file that is kept, in characters.
 const FILENAME_CHARS_MAX: usize = 255;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
-        .route("/files", get(list).post(upload))
-        .route("/files/{id}", get(retrieve).delete(delete))
-        .route("/files/{id}/content", get(content))
+        .route("/files", gets(list).merge(posts(upload)))
+        .route("/files/{id}", gets(retrieve).merge(deletes(delete)))
+        .route("/files/{id}/content", gets(content))
 }
 
-fn allowed(
-    app: &App,
-    context: &Context,
-    parts: &Parts,
-    permission: Permission,
-    denied: impl FnOnce() -> Error,
-) -> Result<Scope> {
-    let caller = authn::data_plane(app, context, parts)?;
-    let compartment = authn::compartment(&parts.headers, &caller.principal)?;
-    authorize(
-        app,
-        context,
-        &caller.principal,
-        &compartment,
-        permission,
-        denied,
-    )?;
-    Ok(scope::of(&parts.headers, context, &compartment))
+/// The scope of a caller who may do this to the file that is named.
+fn allowed(visit: &Visit, permission: Permission) -> Result<Scope> {
+    visit.permitted(permission, || visit.missing("file"))
 }
 
-fn authorize(
-    app: &App,
-    context: &Context,
-    principal: &Principal,
-    compartment: &Ocid,
-    permission: Permission,
-    denied: impl FnOnce() -> Error,
-) -> Result<()> {
-    let target = Target::new(compartment.as_str());
-    app.control
-        .authorizer(&context.region)
-        .authorize(principal, permission, &target)
-        .map(drop)
-        .map_err(|refusal| match refusal.decision_id() {
-            Some(id) => denied().with_decision_id(id),
-            None => denied(),
-        })
-}
-
-fn missing(id: &str) -> Error {
-    scope::not_found("file", id)
-}
-
-async fn upload(State(app): State<App>, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let result = upload_one(&app, &context, request).await;
-    respond::finish(&context, result)
-}
-
-async fn upload_one(app: &App, context: &Context, request: Request) -> Result<Response> {
-    let (parts, body) = request.into_parts();
-    let caller = authn::data_plane(app, context, &parts)?;
-    let compartment = authn::compartment(&parts.headers, &caller.principal)?;
-    authorize(
-        app,
-        context,
-        &caller.principal,
-        &compartment,
-        Permission::GENERATIVE_AI_FILE_CREATE,
-        not_allowed,
-    )?;
-    let scope = scope::of(&parts.headers, context, &compartment);
-    let body = crate::body::read(body, caller.body_rule.as_ref()).await?;
+async fn upload(mut visit: Visit) -> Result<Response> {
+    let scope = visit.permitted(Permission::GENERATIVE_AI_FILE_CREATE, not_allowed)?;
+    let body = visit.body().await?;
+    let (app, _context, request) = visit.into_request();
+    let (parts, _read) = request.into_parts();
     let form = Form::read(Request::from_parts(parts, Body::from(body))).await?;
     let now = app.clock.now();
     let (filename, bytes) = form
@@ -154,7 +101,7 @@ async fn upload_one(app: &App, context: &Context, request: Request) -> Result<Re
         .files()
         .put_file(&scope, file.clone(), bytes)
         .await?;
-    Ok(respond::json_bytes(StatusCode::OK, shapes::file(&file)))
+    ok(shapes::file(&file))
 }
 
 /// The fields of an upload.
@@ -201,74 +148,44 @@ impl Form {
     }
 }
 
-async fn list(State(app): State<App>, parameters: Parameters, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let (parts, _body) = request.into_parts();
-    let result = async {
-        let permission = Permission::GENERATIVE_AI_FILE_INSPECT;
-        let scope = allowed(&app, &context, &parts, permission, not_allowed)?;
-        let page = page(&parameters, PAGE_MAX, PAGE_MAX)?;
-        let purpose = parameters.text("purpose")?;
-        let now = app.clock.now();
-        let files = app
-            .runtime
-            .files()
-            .files(&scope, purpose, page, now)
-            .await?;
-        let body = shapes::file_list(&files.data, files.has_more);
-        Ok(respond::json_bytes(StatusCode::OK, body))
-    };
-    respond::finish(&context, result.await)
+async fn list(visit: Visit) -> Result<Response> {
+    let scope = visit.permitted(Permission::GENERATIVE_AI_FILE_INSPECT, not_allowed)?;
+    let page = visit.page(PAGE)?;
+    let purpose = visit.parameters().text("purpose")?;
+    let now = visit.app.clock.now();
+    let files = visit.app.runtime.files();
+    let files = files.files(&scope, purpose, page, now).await?;
+    ok(shapes::file_list(&files.data, files.has_more))
 }
 
-async fn retrieve(State(app): State<App>, Id(id): Id, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let (parts, _body) = request.into_parts();
-    let result = async {
-        let permission = Permission::GENERATIVE_AI_FILE_READ;
-        let scope = allowed(&app, &context, &parts, permission, || missing(&id))?;
-        let file = app
-            .runtime
-            .files()
-            .file(&scope, &id, app.clock.now())
-            .await?;
-        let file = file.ok_or_else(|| missing(&id))?;
-        Ok(respond::json_bytes(StatusCode::OK, shapes::file(&file)))
-    };
-    respond::finish(&context, result.await)
+async fn retrieve(visit: Visit) -> Result<Response> {
+    let scope = allowed(&visit, Permission::GENERATIVE_AI_FILE_READ)?;
+    let now = visit.app.clock.now();
+    let file = visit.app.runtime.files().file(&scope, visit.id(), now);
+    let file = file.await?.ok_or_else(|| visit.missing("file"))?;
+    ok(shapes::file(&file))
 }
 
-async fn content(State(app): State<App>, Id(id): Id, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let (parts, _body) = request.into_parts();
-    let result = async {
-        let permission = Permission::GENERATIVE_AI_FILE_READ;
-        let scope = allowed(&app, &context, &parts, permission, || missing(&id))?;
-        let now = app.clock.now();
-        let content = app.runtime.files().file_content(&scope, &id, now).await?;
-        let mut response = Response::new(Body::from(content.ok_or_else(|| missing(&id))?));
-        // Never a type that a browser would run.
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        );
-        Ok(response)
-    };
-    respond::finish(&context, result.await)
+async fn content(visit: Visit) -> Result<Response> {
+    let scope = allowed(&visit, Permission::GENERATIVE_AI_FILE_READ)?;
+    let now = visit.app.clock.now();
+    let files = visit.app.runtime.files();
+    let content = files.file_content(&scope, visit.id(), now).await?;
+    let mut response = Response::new(Body::from(content.ok_or_else(|| visit.missing("file"))?));
+    // Never a type that a browser would run.
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    Ok(response)
 }
 
-async fn delete(State(app): State<App>, Id(id): Id, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let (parts, _body) = request.into_parts();
-    let result = async {
-        let permission = Permission::GENERATIVE_AI_FILE_DELETE;
-        let scope = allowed(&app, &context, &parts, permission, || missing(&id))?;
-        if app.runtime.files().delete_file(&scope, &id).await? {
-            let body = shapes::deleted(&id, "file");
-            Ok(respond::json_bytes(StatusCode::OK, body))
-        } else {
-            Err(missing(&id))
-        }
-    };
-    respond::finish(&context, result.await)
+async fn delete(visit: Visit) -> Result<Response> {
+    let scope = allowed(&visit, Permission::GENERATIVE_AI_FILE_DELETE)?;
+    let files = visit.app.runtime.files();
+    if files.delete_file(&scope, visit.id()).await? {
+        ok(shapes::deleted(visit.id(), "file"))
+    } else {
+        Err(visit.missing("file"))
+    }
 }

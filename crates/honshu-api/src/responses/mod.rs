@@ -1,90 +1,66 @@
-//! Responses and conversations of the OpenAI plane: the routes over the stateful runtime.
+//! Responses, conversations, files and stored chat completions of the OpenAI plane: the routes over the stateful
+//! runtime.
 
 mod body;
+mod completions;
 mod conversations;
 mod files;
-mod scope;
+pub(crate) mod scope;
+mod visit;
 mod websocket;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::get;
-use honshu_domain::{Dialect, Error, ErrorKind, InferenceRequest, Page, Result};
-use honshu_gateway::Call;
+use honshu_domain::{Dialect, Error, ErrorKind, InferenceRequest, Result};
 use honshu_responses::{Answer, Asked, Words};
 use honshu_wire::{ResponseHead, conversations as shapes};
 use http::StatusCode;
-use http::request::Parts;
 
-use crate::app::{App, post_only};
-use crate::context::Context;
-use crate::extract::{Id, Parameters};
-use crate::{authn, openai, respond, stream};
+use self::visit::{PageRules, Visit, deletes, gets, ok, posts};
+use crate::app::App;
+use crate::extract::Parameters;
+use crate::{openai, respond, stream};
 
-/// Objects in one page of a list (OpenAI API reference).
-const PAGE_DEFAULT: u32 = 20;
-const PAGE_MAX: u32 = 100;
+pub(crate) use self::completions::complete;
 
 /// The routes below each base.
 pub(crate) fn routes() -> Router<App> {
     Router::new()
-        .route("/responses", post_only(create).get(websocket::open))
-        .route("/responses/{id}", get(retrieve).delete(delete))
+        .route("/responses", posts(create).merge(get(websocket::open)))
+        .route("/responses/{id}", gets(retrieve).merge(deletes(delete)))
         // Names of other operations, and not ids.
-        .route("/responses/compact", post_only(compact))
-        .route("/responses/input_tokens", post_only(count_input))
-        .route("/responses/{id}/cancel", post_only(cancel))
-        .route("/responses/{id}/input_items", get(input_items))
+        .route("/responses/compact", posts(compact))
+        .route("/responses/input_tokens", posts(count_input))
+        .route("/responses/{id}/cancel", posts(cancel))
+        .route("/responses/{id}/input_items", gets(input_items))
+        .merge(completions::routes())
         .merge(conversations::routes())
         .merge(files::routes())
 }
 
-async fn create(State(app): State<App>, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let result = respond_to(&app, &context, request).await;
-    respond::finish(&context, result)
-}
-
 /// A turn as it came in: authenticated, read, parsed.
-async fn ask(
-    app: &App,
-    context: &Context,
-    request: Request,
-    operation: &'static str,
-) -> Result<Asked> {
-    let (parts, body) = request.into_parts();
-    let caller = authn::data_plane(app, context, &parts)?;
-    openai::json_content_type(&parts.headers)?;
-    let compartment = authn::compartment(&parts.headers, &caller.principal)?;
-    let scope = scope::of(&parts.headers, context, &compartment);
-    // The head holds a buffer of its connection, and the run may last for minutes.
-    drop(parts);
-    let body = crate::body::read(body, caller.body_rule.as_ref()).await?;
-    let request = Arc::new(openai::parse(Dialect::Responses, body).await?);
-    Ok(Asked {
-        call: Call {
-            principal: caller.principal,
-            region: context.region.clone(),
-            compartment,
-            request_id: context.request_id.as_str().into(),
-            operation,
-            timeouts: app.timeouts,
-        },
-        scope,
+async fn ask(visit: Visit, operation: &'static str) -> Result<(App, Asked)> {
+    let (app, context, request) = visit.into_request();
+    let taken = openai::take(&app, &context, request, operation).await?;
+    let request = Arc::new(openai::parse(Dialect::Responses, taken.body).await?);
+    let asked = Asked {
+        call: taken.call,
+        scope: taken.scope,
         stream: request.stream,
         request,
-    })
+    };
+    Ok((app, asked))
 }
 
 /// One turn, left to right: authenticate, read, parse, run, answer.
-async fn respond_to(app: &App, context: &Context, request: Request) -> Result<Response> {
-    let asked = ask(app, context, request, Dialect::Responses.as_str()).await?;
+async fn create(visit: Visit) -> Result<Response> {
+    let (app, asked) = ask(visit, Dialect::Responses.as_str()).await?;
     let request = Arc::clone(&asked.request);
     match app.runtime.respond(asked, None).await? {
-        Answer::Direct { run, id } => direct(app, *run, id, &request).await,
+        Answer::Direct { run, id } => direct(&app, *run, id, &request).await,
         Answer::Recorded(mut recorded) => {
             let ignored = recorded.ignored.join(", ");
             let response = if request.stream {
@@ -98,7 +74,7 @@ async fn respond_to(app: &App, context: &Context, request: Request) -> Result<Re
             };
             Ok(with_ignored(response, &ignored))
         }
-        Answer::Queued(body) => Ok(respond::json_bytes(StatusCode::OK, body)),
+        Answer::Queued(body) => ok(body),
         Answer::Replay(replay) => Ok(body::replay(replay)),
     }
 }
@@ -131,7 +107,7 @@ async fn direct(
     Ok(with_ignored(response, &ignored))
 }
 
-fn with_ignored(response: Response, ignored: &str) -> Response {
+pub(crate) fn with_ignored(response: Response, ignored: &str) -> Response {
     if ignored.is_empty() {
         response
     } else {
@@ -139,58 +115,32 @@ fn with_ignored(response: Response, ignored: &str) -> Response {
     }
 }
 
-async fn compact(State(app): State<App>, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let result = async {
-        let asked = ask(&app, &context, request, "responses_compact").await?;
-        let body = app.runtime.compact(asked).await?;
-        Ok(respond::json_bytes(StatusCode::OK, body))
-    };
-    respond::finish(&context, result.await)
+async fn compact(visit: Visit) -> Result<Response> {
+    let (app, asked) = ask(visit, "responses_compact").await?;
+    ok(app.runtime.compact(asked).await?)
 }
 
-async fn count_input(State(app): State<App>, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let result = async {
-        let asked = ask(&app, &context, request, "responses_input_tokens").await?;
-        let count = app.runtime.count_input(asked).await?;
-        let body = serde_json::json!({"object": "response.input_tokens", "input_tokens": count});
-        respond::json(&body)
-    };
-    respond::finish(&context, result.await)
+async fn count_input(visit: Visit) -> Result<Response> {
+    let (app, asked) = ask(visit, "responses_input_tokens").await?;
+    let count = app.runtime.count_input(asked).await?;
+    let body = serde_json::json!({"object": "response.input_tokens", "input_tokens": count});
+    respond::json(&body)
 }
 
-async fn retrieve(
-    State(app): State<App>,
-    Id(id): Id,
-    parameters: Parameters,
-    request: Request,
-) -> Response {
-    let context = respond::context_of(&request);
-    let (parts, _body) = request.into_parts();
-    let result = retrieve_one(&app, &context, &parts, &id, &parameters).await;
-    respond::finish(&context, result)
-}
-
-async fn retrieve_one(
-    app: &App,
-    context: &Context,
-    parts: &Parts,
-    id: &str,
-    parameters: &Parameters,
-) -> Result<Response> {
-    let scope = scope::allowed(app, context, parts, || scope::not_found("response", id))?;
-    if flag(parameters, "stream")? {
+async fn retrieve(visit: Visit) -> Result<Response> {
+    let scope = visit.scope_of("response")?;
+    let (runtime, parameters) = (&visit.app.runtime, visit.parameters());
+    if flag(&parameters, "stream")? {
         let after = match parameters.get("starting_after")? {
             Some(text) => Some(text.parse().map_err(|_| {
                 Error::invalid_at("starting_after", "expected the number of an event")
             })?),
             None => None,
         };
-        return Ok(body::replay(app.runtime.replay(&scope, id, after).await?));
+        let replay = runtime.replay(&scope, visit.id(), after).await?;
+        return Ok(body::replay(replay));
     }
-    let body = app.runtime.retrieve(&scope, id).await?;
-    Ok(respond::json_bytes(StatusCode::OK, body))
+    ok(runtime.retrieve(&scope, visit.id()).await?)
 }
 
 fn flag(parameters: &Parameters, name: &'static str) -> Result<bool> {
@@ -201,70 +151,23 @@ fn flag(parameters: &Parameters, name: &'static str) -> Result<bool> {
     }
 }
 
-async fn delete(State(app): State<App>, Id(id): Id, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let (parts, _body) = request.into_parts();
-    let result = async {
-        let scope = scope::allowed(&app, &context, &parts, || scope::not_found("response", &id))?;
-        app.runtime.delete(&scope, &id).await?;
-        let body = shapes::deleted(&id, "response");
-        Ok(respond::json_bytes(StatusCode::OK, body))
-    };
-    respond::finish(&context, result.await)
+async fn delete(visit: Visit) -> Result<Response> {
+    let scope = visit.scope_of("response")?;
+    visit.app.runtime.delete(&scope, visit.id()).await?;
+    ok(shapes::deleted(visit.id(), "response"))
 }
 
-async fn cancel(State(app): State<App>, Id(id): Id, request: Request) -> Response {
-    let context = respond::context_of(&request);
-    let (parts, body) = request.into_parts();
-    let result = async {
-        let caller = authn::data_plane(&app, &context, &parts)?;
-        crate::body::read(body, caller.body_rule.as_ref()).await?;
-        let scope = scope::allowed(&app, &context, &parts, || scope::not_found("response", &id))?;
-        let body = app.runtime.cancel(&scope, &id).await?;
-        Ok(respond::json_bytes(StatusCode::OK, body))
-    };
-    respond::finish(&context, result.await)
+async fn cancel(mut visit: Visit) -> Result<Response> {
+    visit.body().await?;
+    let scope = visit.scope_of("response")?;
+    ok(visit.app.runtime.cancel(&scope, visit.id()).await?)
 }
 
-async fn input_items(
-    State(app): State<App>,
-    Id(id): Id,
-    parameters: Parameters,
-    request: Request,
-) -> Response {
-    let context = respond::context_of(&request);
-    let (parts, _body) = request.into_parts();
-    let result = async {
-        let scope = scope::allowed(&app, &context, &parts, || scope::not_found("response", &id))?;
-        let page = page(&parameters, PAGE_DEFAULT, PAGE_MAX)?;
-        let body = app.runtime.input_items(&scope, &id, page).await?;
-        Ok(respond::json_bytes(StatusCode::OK, body))
-    };
-    respond::finish(&context, result.await)
-}
-
-/// `after`, `limit` and `order` of a list.
-pub(crate) fn page(parameters: &Parameters, default: u32, max: u32) -> Result<Page> {
-    let limit = match parameters.get("limit")? {
-        None => default,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=max).contains(limit))
-            .ok_or_else(|| {
-                Error::invalid_at("limit", format!("expected a whole number from 1 to {max}"))
-            })?,
-    };
-    let ascending = match parameters.get("order")? {
-        None | Some("desc") => false,
-        Some("asc") => true,
-        Some(_) => return Err(Error::invalid_at("order", "expected `asc` or `desc`")),
-    };
-    Ok(Page {
-        after: parameters.text("after")?.filter(|after| !after.is_empty()),
-        limit,
-        ascending,
-    })
+async fn input_items(visit: Visit) -> Result<Response> {
+    let scope = visit.scope_of("response")?;
+    let page = visit.page(PageRules::USUAL)?;
+    let items = visit.app.runtime.input_items(&scope, visit.id(), page);
+    ok(items.await?)
 }
 
 /// The error of who may do nothing here.

@@ -10,7 +10,7 @@ use crate::support::{ALIAS, Answer, House, MODEL, chat};
 const ID: &str = "ocid1.generativeaiapikey.oc1.ap-osaka-1.aaaa";
 
 /// Every route below the bases, by the methods that it serves.
-const OPENAI: [(&str, &str); 25] = [
+const OPENAI: [(&str, &str); 30] = [
     ("POST", "/responses"),
     ("GET", "/responses/resp_1"),
     ("DELETE", "/responses/resp_1"),
@@ -32,6 +32,11 @@ const OPENAI: [(&str, &str); 25] = [
     ("GET", "/files/file-1/content"),
     ("DELETE", "/files/file-1"),
     ("POST", "/chat/completions"),
+    ("GET", "/chat/completions"),
+    ("GET", "/chat/completions/chatcmpl-1"),
+    ("POST", "/chat/completions/chatcmpl-1"),
+    ("DELETE", "/chat/completions/chatcmpl-1"),
+    ("GET", "/chat/completions/chatcmpl-1/messages"),
     ("GET", "/models"),
     ("GET", "/models/a/b"),
     ("GET", "/models/%FF"),
@@ -254,7 +259,8 @@ async fn what_is_not_there_is_a_clean_404_or_405_and_health_needs_no_credential(
         ("GET", "/20231130", 404),
         ("GET", "/20231130/apikeys/a/b", 404),
         ("PATCH", "/v1/responses", 405),
-        ("GET", "/v1/chat/completions", 405),
+        ("PATCH", "/v1/chat/completions", 405),
+        ("POST", "/v1/chat/completions/chatcmpl-x/messages", 405),
         ("GET", "/v1/responses", 405),
         ("PATCH", "/20231130/apikeys", 405),
         ("GET", "/healthz", 200),

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, House, MODEL};
 
-struct Caller<'a> {
-    house: &'a House,
-    bearer: String,
-    project: Option<&'static str>,
+pub(crate) struct Caller<'a> {
+    pub(crate) house: &'a House,
+    pub(crate) bearer: String,
+    pub(crate) project: Option<&'static str>,
 }
 
 impl<'a> Caller<'a> {
-    async fn new(house: &'a House) -> Self {
+    pub(crate) async fn new(house: &'a House) -> Self {
         Self {
             bearer: format!("Bearer {}", house.chatting().await),
             house,
@@ -21,7 +21,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
         let mut headers = vec![
             ("authorization", self.bearer.as_str()),
             ("content-type", "application/json"),
@@ -40,13 +40,13 @@ impl<'a> Caller<'a> {
         answer
     }
 
-    async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(crate) async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
         let answer = self.call(method, path, body).await;
         assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());
         answer.json()
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         self.ok("GET", path, Value::Null).await
     }
 
@@ -55,7 +55,7 @@ impl<'a> Caller<'a> {
         self.ok("POST", "/responses", body).await
     }
 
-    async fn refused(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) async fn refused(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let answer = self.call(method, path, body).await;
         let error = answer.json()["error"].clone();
         (answer.status.as_u16(), error)
@@ -68,7 +68,7 @@ fn text(response: &Value) -> &str {
         .unwrap()
 }
 
-fn id(object: &Value) -> &str {
+pub(crate) fn id(object: &Value) -> &str {
     object["id"].as_str().unwrap()
 }
 

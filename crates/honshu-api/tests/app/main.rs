@@ -14,6 +14,7 @@
 mod access;
 mod bodies;
 mod judge;
+mod completions;
 mod kept;
 mod management;
 mod matrix;

@@ -12,6 +12,7 @@ use honshu_testkit::model;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
+use crate::kept::Caller;
 use crate::support::{Answer, House, MODEL};
 
 const DIALECTS: [&str; 3] = ["chat", "responses", "messages"];
@@ -54,6 +55,7 @@ pub(crate) struct Street {
     pub(crate) house: House,
     upstream: House,
     pub(crate) secret: String,
+    key: String,
 }
 
 impl Street {
@@ -85,6 +87,16 @@ impl Street {
             house,
             upstream,
             secret,
+            key,
+        }
+    }
+
+    /// Who asks the second house by the first one's key.
+    pub(crate) fn upstream_caller(&self) -> Caller<'_> {
+        Caller {
+            house: &self.upstream,
+            bearer: format!("Bearer {}", self.key),
+            project: None,
         }
     }
 

@@ -203,6 +203,7 @@ impl House {
         let kept = Arc::new(SqliteResponses::open(&directory).unwrap());
         let runtime = Runtime::new(RuntimeParts {
             store: Arc::clone(&kept) as _,
+            completions: Arc::clone(&kept) as _,
             files: kept,
             gateways: gateways.clone(),
             seal: Seal::new(&[7; 32]).unwrap(),

@@ -8,6 +8,7 @@ use honshu_domain::{
 
 use super::decode::UpstreamDecoder;
 use super::encode::{is_legacy, legacy_finish_word, prefix, write_choice_logprobs, write_usage};
+use super::stored::Identity;
 use crate::assembly::Assembly;
 use crate::head::ResponseHead;
 use crate::json::{put, put_str, put_uint};
@@ -25,6 +26,8 @@ pub struct Collector {
     reason: Option<FinishReason>,
     whole: Option<Bytes>,
     decoder: UpstreamDecoder,
+    /// Set for a completion that is kept: an upstream's body then gets its name.
+    identity: Option<Identity>,
 }
 
 impl Collector {
@@ -39,7 +42,16 @@ impl Collector {
             reason: None,
             whole: None,
             decoder: UpstreamDecoder::new(),
+            identity: None,
         }
+    }
+
+    /// A collector for a completion that is kept under the head's id.
+    pub fn of_kept(head: ResponseHead, request: &InferenceRequest, entropy: &dyn Entropy) -> Self {
+        let identity = Identity::new(&head);
+        let mut collector = Self::new(head, request, entropy);
+        collector.identity = Some(identity);
+        collector
     }
 
     /// Takes one event.
@@ -79,7 +91,10 @@ impl Collector {
     /// The body.
     pub fn finish(mut self, outcome: &Outcome, _now: Timestamp) -> Bytes {
         if let Some(body) = self.whole.take() {
-            return body;
+            return match &self.identity {
+                Some(identity) => identity.rename(&body),
+                None => body,
+            };
         }
         let mut events = Vec::new();
         if self.decoder.end(&mut events).is_ok() {

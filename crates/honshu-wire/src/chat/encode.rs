@@ -7,6 +7,7 @@ use honshu_domain::{
 };
 
 use super::decode::UpstreamDecoder;
+use super::stored::Identity;
 use crate::assembly;
 use crate::error::write_error;
 use crate::head::ResponseHead;
@@ -27,6 +28,8 @@ pub struct StreamEncoder {
     items: Vec<Shown>,
     finish: Option<Finish>,
     native: bool,
+    /// Set for a completion that is kept: an upstream's chunks then get its name.
+    identity: Option<Identity>,
 }
 
 #[derive(Debug)]
@@ -59,7 +62,16 @@ impl StreamEncoder {
             items: Vec::new(),
             finish: None,
             native: false,
+            identity: None,
         }
+    }
+
+    /// An encoder for a completion that is kept under the head's id.
+    pub fn of_kept(head: ResponseHead, request: &InferenceRequest, entropy: &dyn Entropy) -> Self {
+        let identity = Identity::new(&head);
+        let mut encoder = Self::new(head, request, entropy);
+        encoder.identity = Some(identity);
+        encoder
     }
 
     /// Appends the chunks of one event to `out`.
@@ -79,7 +91,10 @@ impl StreamEncoder {
             }
             RunEvent::Native(frame) => {
                 self.native = true;
-                sse::encode_frame(None, &frame.json, out);
+                match &self.identity {
+                    Some(identity) => sse::encode_frame(None, &identity.rename(&frame.json), out),
+                    None => sse::encode_frame(None, &frame.json, out),
+                }
             }
             RunEvent::Started { .. } | RunEvent::PartStarted { .. } | RunEvent::PartDone { .. } => {
             }

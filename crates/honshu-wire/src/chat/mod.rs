@@ -9,6 +9,7 @@ mod encode;
 mod messages;
 mod options;
 mod request;
+mod stored;
 
 pub use crate::head::ResponseHead;
 pub use build::build_request;
@@ -19,3 +20,4 @@ pub use encode::StreamEncoder;
 pub(crate) use encode::{finish_word, prefix, write_usage};
 pub(crate) use options::{OptionsDraft, read_option};
 pub use request::parse_request;
+pub use stored::{completion, completion_list, is_stored, kept, without_store};
