@@ -137,6 +137,31 @@ impl Control {
         })
     }
 
+    /// Whether files may be read in a compartment. A denial is kept, and its id is put into `error`.
+    ///
+    /// # Errors
+    /// `error`.
+    pub fn may_read_files(
+        self: &Arc<Self>,
+        principal: &Principal,
+        region: &Region,
+        compartment: &Ocid,
+        error: Error,
+    ) -> Result<(), Error> {
+        let target = Target::new(compartment.as_str());
+        let permission = Permission::GENERATIVE_AI_FILE_CONTENT_READ;
+        match self
+            .authorizer(region)
+            .authorize(principal, permission, &target)
+        {
+            Ok(_authorized) => Ok(()),
+            Err(refusal) => Err(match refusal.decision_id() {
+                Some(id) => error.with_decision_id(id),
+                None => error,
+            }),
+        }
+    }
+
     /// Asks without keeping a denial: for what a list leaves out.
     pub(crate) fn may(
         &self,

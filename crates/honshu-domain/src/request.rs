@@ -82,6 +82,8 @@ pub struct InferenceRequest {
     pub stream: bool,
     /// Whether a Chat stream ends with a chunk that holds the usage.
     pub include_usage: bool,
+    /// Whether the deltas of a stream are filled up to a few lengths (`stream_options.include_obfuscation`).
+    pub obfuscates: bool,
     /// What this request asks for beyond plain text in and out, each with the JSON path that asks for it.
     pub demands: Vec<(Demand, String)>,
     /// Fields that were accepted and are not acted upon by Honshu itself (hints and unknown fields), by JSON

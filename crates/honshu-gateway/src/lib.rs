@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 pub use authorize::model_not_found;
 pub use call::Call;
 pub use limits::Limits;
-pub use owner::SHUTDOWN_CODE;
+pub use owner::{SHUTDOWN_CODE, Shorten};
 pub use run::{Run, RunFacts, Step};
 
 /// What a [`Gateway`] is built from.
@@ -113,13 +113,33 @@ impl Gateway {
     /// - `Timeout`: which of the four clocks ran out before the first event.
     /// - what the last attempt said.
     pub async fn generate(&self, call: Call, request: Arc<InferenceRequest>) -> Result<Run, Error> {
+        run::start(Arc::clone(&self.shared), self.plan(call, request)?, None).await
+    }
+
+    /// [`Self::generate`] for a request that may be made shorter. Where it does not fit into the context of any
+    /// deployment, `shorten` makes a next one of it, until one fits or there is nothing left to leave out. All of it
+    /// is one run with one usage row, which has the outcome of the last try and the number of tries.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub async fn generate_shortened(
+        &self,
+        call: Call,
+        request: Arc<InferenceRequest>,
+        shorten: Shorten,
+    ) -> Result<Run, Error> {
+        let planned = self.plan(call, request)?;
+        run::start(Arc::clone(&self.shared), planned, Some(shorten)).await
+    }
+
+    /// The path up to a plan.
+    fn plan(&self, call: Call, request: Arc<InferenceRequest>) -> Result<plan::Planned, Error> {
         let shared = &self.shared;
         shared.refuse_when_shut_down()?;
         let asked = authorize::resolve(&*shared.catalogue, call, request);
         let authorized = authorize::authorize(&*shared.authorizer, asked)?;
         let admitted = authorized.admit(&shared.admissions)?;
-        let planned = plan::plan(&shared.balancer, admitted)?;
-        run::start(Arc::clone(shared), planned).await
+        plan::plan(&shared.balancer, admitted)
     }
 
     /// Counts the input tokens that `request` would have, without generating. Who may not generate may not count;
@@ -132,12 +152,7 @@ impl Gateway {
         call: Call,
         request: Arc<InferenceRequest>,
     ) -> Result<u64, Error> {
-        let shared = &self.shared;
-        shared.refuse_when_shut_down()?;
-        let asked = authorize::resolve(&*shared.catalogue, call, request);
-        let authorized = authorize::authorize(&*shared.authorizer, asked)?;
-        let admitted = authorized.admit(&shared.admissions)?;
-        count::input_tokens(plan::plan(&shared.balancer, admitted)?).await
+        count::input_tokens(self.plan(call, request)?).await
     }
 
     /// The model that would answer `request` for `call`, for work that makes no run or makes it later.

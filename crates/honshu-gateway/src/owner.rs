@@ -30,8 +30,16 @@ use crate::signals::{Interrupt, Signals, later};
 /// The code of the error with which live runs end when the server stops.
 pub const SHUTDOWN_CODE: &str = "server_shutdown";
 
+/// Makes a shorter request of one that did not fit. `None` when nothing is left to leave out.
+pub type Shorten = fn(&InferenceRequest) -> Option<InferenceRequest>;
+
 /// Owns a run from admission to its recorded end.
-pub(crate) async fn own(shared: Arc<Shared>, planned: Planned, sender: mpsc::Sender<Message>) {
+pub(crate) async fn own(
+    shared: Arc<Shared>,
+    planned: Planned,
+    shorten: Option<Shorten>,
+    sender: mpsc::Sender<Message>,
+) {
     let Planned {
         call,
         request,
@@ -53,7 +61,8 @@ pub(crate) async fn own(shared: Arc<Shared>, planned: Planned, sender: mpsc::Sen
         let mut owner = Owner {
             shared: &shared,
             call: &call,
-            request: &request,
+            request,
+            shorten,
             model: &model,
             run_id: &run_id,
             started,
@@ -185,7 +194,8 @@ impl Last {
 struct Owner<'a> {
     shared: &'a Shared,
     call: &'a Call,
-    request: &'a Arc<InferenceRequest>,
+    request: Arc<InferenceRequest>,
+    shorten: Option<Shorten>,
     model: &'a Arc<Model>,
     run_id: &'a Arc<str>,
     started: Timestamp,
@@ -217,10 +227,29 @@ impl<'a> Owner<'a> {
                     kind = ?failure.error.kind(),
                     "an attempt failed before its first event; trying again"
                 ),
+                Ok(false) if self.make_shorter(&failure.error) => tracing::debug!(
+                    request_id = &*self.call.request_id,
+                    items = self.request.input.len(),
+                    "the input is too long; trying again with less of it"
+                ),
                 Ok(false) => return self.failed(failure),
                 Err(interrupt) => return self.interrupted(interrupt, TimeoutKind::Deadline),
             }
         }
+    }
+
+    /// After a request that was too long: the next one, if it may be made shorter.
+    fn make_shorter(&mut self, error: &Error) -> bool {
+        if error.kind() != ErrorKind::ContextLength {
+            return false;
+        }
+        let shorter = self.shorten.and_then(|shorten| shorten(&self.request));
+        let Some(shorter) = shorter else {
+            return false;
+        };
+        self.request = Arc::new(shorter);
+        self.plan.begin_again();
+        true
     }
 
     /// Whether there is another try; waits as long as it must.
@@ -263,7 +292,7 @@ impl<'a> Owner<'a> {
         self.settlement
             .tally
             .attempt(&self.model.id, deployment.backend.name());
-        self.settlement.tally.ignored = ignored_by(deployment, self.request);
+        self.settlement.tally.ignored = ignored_by(deployment, &self.request);
         let began = Instant::now();
         self.signals
             .begin_phase(began, timeouts.first_event_timeout);
@@ -293,7 +322,7 @@ impl<'a> Owner<'a> {
 
     fn attempt_of(&self, deployment: &Deployment) -> Attempt {
         Attempt {
-            request: Arc::clone(self.request),
+            request: Arc::clone(&self.request),
             upstream: Arc::clone(&deployment.upstream),
             served_model: Arc::clone(&self.model.id),
             request_id: Arc::clone(&self.call.request_id),

@@ -55,6 +55,11 @@ impl Plan {
         index
     }
 
+    /// For another request: every deployment may be tried anew.
+    pub(crate) fn begin_again(&mut self) {
+        self.tried = 0;
+    }
+
     /// How many tries were made.
     pub(crate) fn attempts(&self) -> u32 {
         u32::try_from(self.tried).unwrap_or(u32::MAX)

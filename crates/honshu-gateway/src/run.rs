@@ -7,7 +7,7 @@ use honshu_domain::{Error, FailureReason, Model, Outcome, RunEvent, Status, Usag
 use tokio::sync::mpsc;
 
 use crate::Shared;
-use crate::owner;
+use crate::owner::{self, Shorten};
 use crate::plan::Planned;
 
 /// A run that has begun to answer.
@@ -98,11 +98,15 @@ fn lost_owner() -> Step {
 }
 
 /// Gives the run to its owner and waits for the first event.
-pub(crate) async fn start(shared: Arc<Shared>, planned: Planned) -> Result<Run, Error> {
+pub(crate) async fn start(
+    shared: Arc<Shared>,
+    planned: Planned,
+    shorten: Option<Shorten>,
+) -> Result<Run, Error> {
     let (sender, mut messages) = mpsc::channel(shared.limits.events_buffered_max.max(1));
     shared.budget.deposit();
     let owners = shared.owners.clone();
-    owners.spawn(owner::own(shared, planned, sender));
+    owners.spawn(owner::own(shared, planned, shorten, sender));
     match messages.recv().await {
         Some(Message::Began(facts)) => Ok(Run {
             facts: *facts,

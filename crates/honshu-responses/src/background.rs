@@ -20,9 +20,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::live::{Entry, Held, Live, Locks};
+use crate::manage::manage;
 use crate::prepare::{Prepared, facts, prepare_held};
 use crate::record::{CANCELLED, REFUSED};
 use crate::replay::Replay;
+use crate::shape::Shape;
 use crate::{Answer, Asked, Runtime, Shared, generate, log};
 
 /// Events of a response that had said nothing yet: created, queued, in progress.
@@ -322,11 +324,12 @@ impl Job {
         let mut out = BytesMut::new();
         let mut first = self.next_event;
         let ending = match self.begin().await {
-            Ok((run, _place)) => {
+            Ok((run, mut shape, _place)) => {
                 if self.next_event < SILENT_EVENTS {
                     encoder.in_progress(&mut out);
                 }
-                self.follow(run, &mut encoder, &mut out, &mut first).await
+                self.follow(run, &mut shape, &mut encoder, &mut out, &mut first)
+                    .await
             }
             Err(ending) => ending,
         };
@@ -339,7 +342,7 @@ impl Job {
     }
 
     /// Waits for a place and begins the run.
-    async fn begin(&self) -> Result<(Run, OwnedSemaphorePermit), Ending> {
+    async fn begin(&self) -> Result<(Run, Shape, OwnedSemaphorePermit), Ending> {
         let shared = &self.shared;
         let refused = |error| Ending::Ended(REFUSED, Some(error));
         let cancel = &self.entry.handle.cancel;
@@ -368,8 +371,19 @@ impl Job {
             ..self.call.clone()
         };
         let turn = Turn::of(&self.request).map_err(refused)?;
-        let prepared = prepare_held(shared, &self.scope, &self.request, turn, None);
-        let request = prepared.await.map_err(refused)?.request;
+        let prepared = prepare_held(shared, &call, &self.scope, &self.request, turn, None);
+        let mut prepared = prepared.await.map_err(refused)?;
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(Ending::Ended(CANCELLED, None)),
+            managed = manage(shared, &call, &self.scope, &mut prepared) => {
+                managed.map_err(|error| match error.code() {
+                    Some(SHUTDOWN_CODE) => Ending::Left,
+                    _ => refused(error),
+                })?;
+            }
+        }
+        let Prepared { request, shape, .. } = prepared;
         let gateway = shared.gateway(call.region.name()).map_err(refused)?;
         let mut tries = 0;
         let run = loop {
@@ -398,13 +412,14 @@ impl Job {
                 Ok(run) => break run,
             }
         };
-        Ok((run, place))
+        Ok((run, shape, place))
     }
 
     /// Follows the run. Events are kept in portions, and only then are they told.
     async fn follow(
         &self,
         mut run: Run,
+        shape: &mut Shape,
         encoder: &mut StreamEncoder,
         out: &mut BytesMut,
         first: &mut u64,
@@ -430,7 +445,10 @@ impl Job {
                 }
                 step = run.next(), if out.len() < WAITING_BYTES_MAX => match step {
                     Some(Step::Event(event)) => {
-                        encoder.event(&event, out);
+                        match shape.apply(event, &self.shared, &self.scope) {
+                            Ok(events) => events.iter().for_each(|event| encoder.event(event, out)),
+                            Err(error) => break Ending::Ended(BROKEN, Some(error)),
+                        }
                         if write.is_none() && !out.is_empty() {
                             write = Some(self.write(encoder, out, first, interval));
                         }

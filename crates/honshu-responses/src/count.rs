@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use honshu_domain::{Error, ErrorKind, RunEvent};
 use honshu_gateway::Step;
-use honshu_wire::responses::limit_output;
+use honshu_wire::responses::{limit_output, without_management};
 
 use crate::prepare::prepare;
 use crate::{Asked, Runtime};
@@ -23,12 +23,13 @@ impl Runtime {
     pub async fn count_input(&self, asked: Asked) -> Result<u64, Error> {
         let prepared = prepare(&self.shared, &asked, None, false).await?;
         let gateway = self.gateway(&asked.call)?;
-        let counted = gateway.count_input_tokens(asked.call.clone(), Arc::clone(&prepared.request));
+        let request = Arc::new(without_management(&prepared.request));
+        let counted = gateway.count_input_tokens(asked.call.clone(), Arc::clone(&request));
         match counted.await {
             Err(error) if error.kind() == ErrorKind::Unsupported => {}
             counted => return counted,
         }
-        let request = Arc::new(limit_output(&prepared.request, OUTPUT_TOKENS));
+        let request = Arc::new(limit_output(&request, OUTPUT_TOKENS));
         let mut run = self
             .gateway(&asked.call)?
             .generate(asked.call, request)

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use honshu_domain::{Error, RawJson, Scope, StoredFile};
+use honshu_gateway::Call;
 use honshu_wire::responses::{named_files, replace_part, text_part};
 
 use crate::Shared;
@@ -31,10 +32,16 @@ impl Of {
 pub(crate) async fn inline(
     shared: &Shared,
     scope: &Scope,
+    call: &Call,
     items: &mut [RawJson],
     of: Of,
 ) -> Result<bool, Error> {
     let named = named_files(items);
+    if let Some((item_index, part_index, id)) = named.first() {
+        // Whoever may not read files hears of each what is heard of one that never was.
+        let error = unknown(id, &of.path(*item_index, *part_index));
+        shared.callers.may_read_files(call, error)?;
+    }
     for (item_index, part_index, id) in &named {
         let at = of.path(*item_index, *part_index);
         let part = part(shared, scope, id, &at).await?;
@@ -45,12 +52,14 @@ pub(crate) async fn inline(
     Ok(!named.is_empty())
 }
 
+fn unknown(id: &str, at: &str) -> Error {
+    let shown: String = id.chars().take(200).collect();
+    Error::invalid_at(at, format!("no file with the id `{shown}` was found"))
+}
+
 async fn part(shared: &Shared, scope: &Scope, id: &str, at: &str) -> Result<String, Error> {
     let now = shared.clock.now();
-    let unknown = || {
-        let shown: String = id.chars().take(200).collect();
-        Error::invalid_at(at, format!("no file with the id `{shown}` was found"))
-    };
+    let unknown = || unknown(id, at);
     let file = shared
         .files
         .file(scope, id, now)

@@ -20,6 +20,7 @@ mod limits;
 mod live;
 mod local;
 mod log;
+mod manage;
 mod objects;
 mod prepare;
 mod record;
@@ -62,6 +63,12 @@ pub trait Callers: Send + Sync {
         id: &Ocid,
         secret_name: Option<&str>,
     ) -> Option<Principal>;
+
+    /// Whether the caller may read files in the compartment: what a prompt names is read for it.
+    ///
+    /// # Errors
+    /// `error`, with the id of the decision where there is one.
+    fn may_read_files(&self, call: &Call, error: Error) -> Result<(), Error>;
 }
 
 /// What a [`Runtime`] is built from.
@@ -174,9 +181,12 @@ impl Runtime {
     /// `PreviousResponseNotFound`, `Invalid` with the field that refers to what is not there, `Conflict` for a
     /// conversation in which another response runs, and everything that the gateway refuses.
     pub async fn respond(&self, asked: Asked, local: Option<&Local>) -> Result<Answer, Error> {
-        let prepared = prepare::prepare(&self.shared, &asked, local, false).await?;
+        let mut prepared = prepare::prepare(&self.shared, &asked, local, false).await?;
         if prepared.turn.background {
             return background::accept(&self.shared, asked, prepared).await;
+        }
+        if prepared.turn.generate || local.is_none() {
+            manage::manage(&self.shared, &asked.call, &asked.scope, &mut prepared).await?;
         }
         if !prepared.turn.store && local.is_none() && matches!(prepared.shape, shape::Shape::Plain)
         {
@@ -250,18 +260,14 @@ impl Shared {
 pub(crate) async fn generate(
     gateway: &Gateway,
     call: Call,
-    mut request: Arc<InferenceRequest>,
+    request: Arc<InferenceRequest>,
 ) -> Result<Run, Error> {
-    loop {
-        match gateway.generate(call.clone(), Arc::clone(&request)).await {
-            Err(error) if error.kind() == ErrorKind::ContextLength && truncates(&request) => {
-                match leave_out_oldest(&request) {
-                    Some(shorter) => request = Arc::new(shorter),
-                    None => return Err(error),
-                }
-            }
-            result => return result,
-        }
+    if truncates(&request) {
+        gateway
+            .generate_shortened(call, request, leave_out_oldest)
+            .await
+    } else {
+        gateway.generate(call, request).await
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use honshu_domain::{
     Anchor, Error, ErrorKind, History, InferenceRequest, RawJson, Scope, StoredItem,
 };
+use honshu_gateway::Call;
 use honshu_wire::responses::{Turn, TurnFacts, expand, own_items, summary_request};
 
 use crate::live::{Held, Locks};
@@ -62,7 +63,15 @@ pub(crate) async fn prepare(
         Some(id) => Some(Locks::take(shared, &asked.scope, id)?),
         None => None,
     };
-    let mut prepared = prepare_held(shared, &asked.scope, &asked.request, turn, local).await?;
+    let prepared = prepare_held(
+        shared,
+        &asked.call,
+        &asked.scope,
+        &asked.request,
+        turn,
+        local,
+    );
+    let mut prepared = prepared.await?;
     prepared.held = held;
     Ok(prepared)
 }
@@ -70,6 +79,7 @@ pub(crate) async fn prepare(
 /// [`prepare`] for a turn whose conversation, if it has one, is held already.
 pub(crate) async fn prepare_held(
     shared: &Arc<Shared>,
+    call: &Call,
     scope: &Scope,
     request: &Arc<InferenceRequest>,
     mut turn: Turn,
@@ -105,8 +115,10 @@ pub(crate) async fn prepare_held(
     }
     let mut seen_before = before.clone();
     let mut seen_input = turn.input.clone();
-    let mut is_replaced = files::inline(shared, scope, &mut seen_input, files::Of::Input).await?;
-    is_replaced |= files::inline(shared, scope, &mut seen_before, files::Of::History(at)).await?;
+    let mut is_replaced =
+        files::inline(shared, scope, call, &mut seen_input, files::Of::Input).await?;
+    let of_history = files::Of::History(at);
+    is_replaced |= files::inline(shared, scope, call, &mut seen_before, of_history).await?;
     let input_path = |index| format!("input[{index}].encrypted_content");
     is_replaced |= open_sealed(&shared.seal, scope, &mut seen_input, input_path)?;
     is_replaced |= open_sealed(&shared.seal, scope, &mut seen_before, |_| at.to_owned())?;

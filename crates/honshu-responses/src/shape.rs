@@ -20,10 +20,18 @@ pub(crate) enum Shape {
         text: String,
         decoder: UpstreamDecoder,
     },
+    /// A compaction comes before the answer, whose items move up by one.
+    Compacted {
+        /// Until it was shown.
+        item: Option<Item>,
+        decoder: UpstreamDecoder,
+        /// What is done to the answer itself.
+        inner: Box<Shape>,
+    },
 }
 
 /// What a model reads where a sealed summary stands.
-const SUMMARY_HEAD: &str = "Summary of the conversation before this point:\n";
+pub(crate) const SUMMARY_HEAD: &str = "Summary of the conversation before this point:\n";
 
 /// What asks a model for a summary.
 pub(crate) const SUMMARY_PROMPT: &str = "Summarise the conversation above so that it can be continued from your \
@@ -35,6 +43,23 @@ impl Shape {
         Self::Compacts {
             text: String::new(),
             decoder: UpstreamDecoder::new(),
+        }
+    }
+
+    /// `item` before the answer, which `inner` changes.
+    pub(crate) fn compacted(item: Item, inner: Self) -> Self {
+        Self::Compacted {
+            item: Some(item),
+            decoder: UpstreamDecoder::new(),
+            inner: Box::new(inner),
+        }
+    }
+
+    /// The text of a summary so far.
+    pub(crate) fn summary(&self) -> &str {
+        match self {
+            Self::Compacts { text, .. } => text,
+            _ => "",
         }
     }
 
@@ -58,16 +83,8 @@ impl Shape {
                 other => other,
             }]),
             Self::Compacts { text, decoder } => {
-                let mut events = Vec::new();
-                match event {
-                    RunEvent::Native(frame) if frame.whole => {
-                        decoder.whole(&frame.json, &mut events)?;
-                    }
-                    RunEvent::Native(frame) => decoder.frame(&frame.json, &mut events)?,
-                    event => events.push(event),
-                }
                 let mut shown = Vec::new();
-                for event in events {
+                for event in decoded(decoder, event)? {
                     match event {
                         RunEvent::Delta {
                             kind: PartKind::Text,
@@ -75,23 +92,66 @@ impl Shape {
                             ..
                         } => text.push_str(&more),
                         RunEvent::Finished(_) => {
-                            let item = compaction(text, shared, scope)?;
-                            shown.push(RunEvent::ItemStarted {
-                                output_index: 0,
-                                choice: 0,
-                                item: item.clone(),
-                            });
-                            shown.push(RunEvent::ItemDone {
-                                output_index: 0,
-                                item,
-                            });
+                            shown.extend(whole(compaction(text, shared, scope)?));
                         }
                         _ => {}
                     }
                 }
                 Ok(shown)
             }
+            Self::Compacted {
+                item,
+                decoder,
+                inner,
+            } => {
+                let mut shown: Vec<RunEvent> = item.take().into_iter().flat_map(whole).collect();
+                for mut event in decoded(decoder, event)? {
+                    move_up(&mut event);
+                    shown.extend(inner.apply(event, shared, scope)?);
+                }
+                Ok(shown)
+            }
         }
+    }
+}
+
+/// The events that an event stands for: an upstream's frame may hold several.
+fn decoded(decoder: &mut UpstreamDecoder, event: RunEvent) -> Result<Vec<RunEvent>, Error> {
+    let mut events = Vec::new();
+    match event {
+        RunEvent::Native(frame) if frame.whole => decoder.whole(&frame.json, &mut events)?,
+        RunEvent::Native(frame) => decoder.frame(&frame.json, &mut events)?,
+        event => events.push(event),
+    }
+    Ok(events)
+}
+
+/// The first item, from its beginning to its end.
+fn whole(item: Item) -> [RunEvent; 2] {
+    let started = RunEvent::ItemStarted {
+        output_index: 0,
+        choice: 0,
+        item: item.clone(),
+    };
+    let done = RunEvent::ItemDone {
+        output_index: 0,
+        item,
+    };
+    [started, done]
+}
+
+fn move_up(event: &mut RunEvent) {
+    match event {
+        RunEvent::ItemStarted { output_index, .. }
+        | RunEvent::PartStarted { output_index, .. }
+        | RunEvent::Delta { output_index, .. }
+        | RunEvent::ArgumentsDelta { output_index, .. }
+        | RunEvent::PartDone { output_index, .. }
+        | RunEvent::ItemDone { output_index, .. } => *output_index += 1,
+        RunEvent::Started { .. }
+        | RunEvent::ChoiceFinished { .. }
+        | RunEvent::Finished(_)
+        | RunEvent::Native(_) => {}
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use honshu_control::Control;
-use honshu_domain::{Ocid, Principal, PrincipalKind};
-use honshu_gateway::Gateway;
+use honshu_domain::{Error, Ocid, Principal, PrincipalKind};
+use honshu_gateway::{Call, Gateway};
 use honshu_responses::{Callers, Limits, Runtime, RuntimeParts, Seal};
 use honshu_store::SqliteResponses;
 
@@ -24,6 +24,11 @@ impl Callers for Known {
         secret_name: Option<&str>,
     ) -> Option<Principal> {
         self.0.principal_again(region, kind, id, secret_name)
+    }
+
+    fn may_read_files(&self, call: &Call, error: Error) -> Result<(), Error> {
+        self.0
+            .may_read_files(&call.principal, &call.region, &call.compartment, error)
     }
 }
 

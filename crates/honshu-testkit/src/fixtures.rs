@@ -101,6 +101,7 @@ fn of(dialect: Dialect, raw: String, model: &str, text: &str) -> InferenceReques
         reasoning_effort: None,
         stream: true,
         include_usage: false,
+        obfuscates: false,
         demands: Vec::new(),
         hints: Vec::new(),
     }

@@ -67,6 +67,7 @@ pub fn parse_request(body: Bytes) -> Result<InferenceRequest, Error> {
         reasoning_effort: None,
         stream: false,
         include_usage: false,
+        obfuscates: false,
         demands: findings.demands,
         hints: findings.hints,
     })

@@ -16,6 +16,7 @@ pub mod messages;
 pub mod models;
 pub mod oci;
 pub mod openapi;
+mod padding;
 pub mod passthrough;
 mod problems;
 pub mod responses;

@@ -167,7 +167,7 @@ async fn retrieve(visit: Visit) -> Result<Response> {
 }
 
 async fn content(visit: Visit) -> Result<Response> {
-    let scope = allowed(&visit, Permission::GENERATIVE_AI_FILE_READ)?;
+    let scope = allowed(&visit, Permission::GENERATIVE_AI_FILE_CONTENT_READ)?;
     let now = visit.app.clock.now();
     let files = visit.app.runtime.files();
     let content = files.file_content(&scope, visit.id(), now).await?;

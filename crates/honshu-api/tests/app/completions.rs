@@ -268,11 +268,7 @@ async fn a_completion_of_another_project_looks_like_one_that_never_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upstreams_answer_is_kept_under_our_name() {
     let street = Street::new().await;
-    let caller = Caller {
-        house: &street.house,
-        bearer: format!("Bearer {}", street.secret),
-        project: None,
-    };
+    let caller = street.caller();
     for model in ["up.chat", "up.responses"] {
         let made = completed(&caller, "Reply with exactly: one", json!({"model": model})).await;
         let read = caller

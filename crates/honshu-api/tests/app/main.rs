@@ -19,6 +19,7 @@ mod kept;
 mod management;
 mod matrix;
 mod openapi;
+mod options;
 mod runs;
 mod shapes;
 mod support;

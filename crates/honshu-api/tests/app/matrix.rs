@@ -52,9 +52,9 @@ fn called(cities: &[&str]) -> Seen {
 
 /// Two houses: callers ask the first, whose other models are the second's.
 pub(crate) struct Street {
-    pub(crate) house: House,
+    house: House,
     upstream: House,
-    pub(crate) secret: String,
+    secret: String,
     key: String,
 }
 
@@ -88,6 +88,15 @@ impl Street {
             upstream,
             secret,
             key,
+        }
+    }
+
+    /// Who asks the first house.
+    pub(crate) fn caller(&self) -> Caller<'_> {
+        Caller {
+            house: &self.house,
+            bearer: format!("Bearer {}", self.secret),
+            project: None,
         }
     }
 

@@ -10,10 +10,10 @@ use honshu_api::edge::{EdgeLimits, Listener, ListenerTag, serve};
 use honshu_api::{App, AppParts, Readiness, RegionRoute};
 use honshu_control::{AdminProfile, Bootstrap, Control, Initialised, Pepper};
 use honshu_domain::{
-    Backend, Catalogue, Clock, Ocid, Principal, PrincipalKind, Region, SystemEntropy, Timeouts,
-    Timestamp, UsageLog,
+    Backend, Catalogue, Clock, Error, Ocid, Principal, PrincipalKind, Region, SystemEntropy,
+    Timeouts, Timestamp, UsageLog,
 };
-use honshu_gateway::{Gateway, GatewayParts, Limits};
+use honshu_gateway::{Call, Gateway, GatewayParts, Limits};
 use honshu_provider::ScriptedProvider;
 use honshu_responses::{Callers, Runtime, RuntimeParts, Seal};
 use honshu_signature::PrivateKey;
@@ -50,6 +50,11 @@ impl Callers for Known {
         secret: Option<&str>,
     ) -> Option<Principal> {
         self.0.principal_again(region, kind, id, secret)
+    }
+
+    fn may_read_files(&self, call: &Call, error: Error) -> Result<(), Error> {
+        self.0
+            .may_read_files(&call.principal, &call.region, &call.compartment, error)
     }
 }
 
@@ -413,8 +418,13 @@ impl House {
     }
 
     pub(crate) async fn let_keys(&self, resource: &str) {
+        self.let_keys_do("use", resource).await;
+    }
+
+    /// Lets every key do something. Gives the policy's id.
+    pub(crate) async fn let_keys_do(&self, verb: &str, resource: &str) -> String {
         let statement = format!(
-            "allow any-user to use {resource} in tenancy where request.principal.type = 'generativeaiapikey'"
+            "allow any-user to {verb} {resource} in tenancy where request.principal.type = 'generativeaiapikey'"
         );
         let body = json!({
             "compartmentId": self.root.as_str(),
@@ -426,6 +436,14 @@ impl House {
             .signed("POST", "/20160918/policies", &[], &body.to_string())
             .await;
         assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Takes a policy away.
+    pub(crate) async fn delete_policy(&self, id: &str) {
+        let target = format!("/20160918/policies/{id}");
+        let answer = self.signed("DELETE", &target, &[], "").await;
+        assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
     /// A secret that may chat.

@@ -98,6 +98,7 @@ pub fn ask(question: &str) -> InferenceRequest {
         reasoning_effort: None,
         stream: true,
         include_usage: true,
+        obfuscates: false,
         demands: Vec::<(Demand, String)>::new(),
         hints: Vec::new(),
     }

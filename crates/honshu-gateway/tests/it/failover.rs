@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use honshu_domain::{Backend, Error, ErrorKind, Origin, Retry, TimeoutKind};
+use honshu_domain::{Backend, Error, ErrorKind, InferenceRequest, Origin, Retry, TimeoutKind};
 use honshu_gateway::Limits;
 use honshu_testkit::{Act, FakeBackend, model, model_with};
 use tokio::time::Instant;
@@ -249,4 +249,45 @@ async fn deployments_share_by_weight_and_a_failing_one_rests() {
         world.usage.rows().iter().all(|row| row.reason.is_none()),
         "nobody noticed"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_made_shorter_until_it_fits_is_one_run_with_one_row() {
+    fn shorten(request: &InferenceRequest) -> Option<InferenceRequest> {
+        let mut shorter = request.clone();
+        shorter.input.remove(0);
+        (!shorter.input.is_empty()).then_some(shorter)
+    }
+    let too_long = || vec![Act::Fail(upstream(ErrorKind::ContextLength, Retry::Never))];
+    // Deployments, how often each says of four items that it is too long, tries, and whether the run ends well.
+    for (deployments, failures, attempts, fits) in [
+        (1, 0, 1, true),
+        (1, 2, 3, true),
+        (1, 3, 4, true),
+        (1, 9, 4, false),
+        (2, 1, 3, true),
+        (2, 9, 8, false),
+    ] {
+        let backends: Vec<(Arc<dyn Backend>, u32)> = (0..deployments)
+            .map(|n| {
+                let scripts = (0..failures).map(|_| too_long()).chain([Act::good(1)]);
+                let backend = FakeBackend::new(&format!("fake{n}"), scripts);
+                (Arc::new(backend) as _, 1)
+            })
+            .collect();
+        let world = World::new(model_with(MODEL, backends));
+        let mut request = honshu_testkit::request(MODEL, "hi");
+        request.input = vec![request.input[0].clone(); 4];
+        let run = world
+            .gateway
+            .generate_shortened(crate::common::call(), Arc::new(request), shorten)
+            .await;
+        match run {
+            Ok(run) => assert!(crate::common::told(run).await.error.is_none() && fits),
+            Err(error) => assert!(error.kind() == ErrorKind::ContextLength && !fits, "{error}"),
+        }
+        let row = world.row().await;
+        assert_eq!(&*row.status, if fits { "completed" } else { "failed" });
+        assert_eq!(row.attempts, attempts, "{deployments} {failures}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The events of a run as the chunks of the Chat Completions dialect.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use honshu_domain::{
     Demand, Entropy, Error, ErrorKind, Finish, FinishReason, InferenceRequest, Item, Outcome,
     PartKind, RunEvent, Status, Timestamp, TokenLogprob, Usage,
@@ -12,6 +12,7 @@ use crate::assembly;
 use crate::error::write_error;
 use crate::head::ResponseHead;
 use crate::json::{put, put_str, put_u64, put_uint};
+use crate::padding::Padding;
 use crate::responses::items::write_logprobs;
 use crate::sse;
 
@@ -30,6 +31,7 @@ pub struct StreamEncoder {
     native: bool,
     /// Set for a completion that is kept: an upstream's chunks then get its name.
     identity: Option<Identity>,
+    padding: Option<Padding>,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,7 @@ struct Shown {
 
 impl StreamEncoder {
     /// An encoder for the answer to `request`. Chat needs no ids beside the head's.
-    pub fn new(head: ResponseHead, request: &InferenceRequest, _entropy: &dyn Entropy) -> Self {
+    pub fn new(head: ResponseHead, request: &InferenceRequest, entropy: &dyn Entropy) -> Self {
         Self {
             prefix: prefix(&head, "chat.completion.chunk"),
             include_usage: request.include_usage,
@@ -63,6 +65,7 @@ impl StreamEncoder {
             finish: None,
             native: false,
             identity: None,
+            padding: Padding::of(request, entropy),
         }
     }
 
@@ -91,10 +94,7 @@ impl StreamEncoder {
             }
             RunEvent::Native(frame) => {
                 self.native = true;
-                match &self.identity {
-                    Some(identity) => sse::encode_frame(None, &identity.rename(&frame.json), out),
-                    None => sse::encode_frame(None, &frame.json, out),
-                }
+                self.native_frame(&frame.json, out);
             }
             RunEvent::Started { .. } | RunEvent::PartStarted { .. } | RunEvent::PartDone { .. } => {
             }
@@ -125,6 +125,16 @@ impl StreamEncoder {
                 self.finish_choice(*choice, *reason, out)
             }
             RunEvent::Finished(finish) => self.finish = Some(finish.clone()),
+        }
+    }
+
+    /// Writes a chunk of an upstream's.
+    fn native_frame(&mut self, json: &Bytes, out: &mut BytesMut) {
+        let renamed = self.identity.as_ref().map(|identity| identity.rename(json));
+        let json = renamed.as_ref().unwrap_or(json);
+        match &mut self.padding {
+            Some(padding) => sse::encode_frame(None, &padding.pad(json), out),
+            None => sse::encode_frame(None, json, out),
         }
     }
 
@@ -192,22 +202,25 @@ impl StreamEncoder {
             tools: 0,
             finished: false,
         });
-        self.open(index, out);
+        let from = self.open(index, out);
         put(out, "{\"role\":\"assistant\",\"content\":\"\"}");
-        self.close(None, &[], false, out);
+        self.close(from, None, &[], false, out);
     }
 
-    /// Opens a chunk up to the value of `delta`.
-    fn open(&self, index: u32, out: &mut BytesMut) {
+    /// Opens a chunk up to the value of `delta`. Gives the place where its data begins.
+    fn open(&self, index: u32, out: &mut BytesMut) -> usize {
         put(out, "data: ");
+        let from = out.len();
         put(out, &self.prefix);
         put(out, "{\"index\":");
         put_uint(out, index);
         put(out, ",\"delta\":");
+        from
     }
 
     fn close(
-        &self,
+        &mut self,
+        from: usize,
         finish: Option<FinishReason>,
         logprobs: &[TokenLogprob],
         refusal: bool,
@@ -228,6 +241,9 @@ impl StreamEncoder {
         if self.include_usage {
             put(out, ",\"usage\":null");
         }
+        if let Some(padding) = &mut self.padding {
+            padding.put(from, out);
+        }
         put(out, "}\n\n");
     }
 
@@ -236,9 +252,9 @@ impl StreamEncoder {
         if let Some(choice) = self.choices.iter_mut().find(|choice| choice.index == index)
             && !std::mem::replace(&mut choice.finished, true)
         {
-            self.open(index, out);
+            let from = self.open(index, out);
             put(out, "{}");
-            self.close(Some(reason), &[], false, out);
+            self.close(from, Some(reason), &[], false, out);
         }
     }
 
@@ -276,7 +292,7 @@ impl StreamEncoder {
                 // That form holds one call.
                 shown.tool = None;
             } else {
-                self.open(choice, out);
+                let from = self.open(choice, out);
                 if self.legacy {
                     put(out, "{\"function_call\":{\"name\":");
                 } else {
@@ -290,7 +306,7 @@ impl StreamEncoder {
                 put(out, ",\"arguments\":");
                 put_str(out, &call.arguments);
                 put(out, if self.legacy { "}}" } else { "}}]}" });
-                self.close(None, &[], false, out);
+                self.close(from, None, &[], false, out);
             }
         }
         self.items.push(shown);
@@ -314,7 +330,7 @@ impl StreamEncoder {
             shown.parts.push(part);
         }
         let choice = shown.choice;
-        self.open(choice, out);
+        let from = self.open(choice, out);
         put(
             out,
             match part.0 {
@@ -325,7 +341,7 @@ impl StreamEncoder {
         );
         put_str(out, text);
         put(out, "}");
-        self.close(None, logprobs, part.0 == PartKind::Refusal, out);
+        self.close(from, None, logprobs, part.0 == PartKind::Refusal, out);
     }
 
     fn arguments(&mut self, output_index: u32, delta: &str, out: &mut BytesMut) {
@@ -336,7 +352,7 @@ impl StreamEncoder {
             return;
         };
         shown.arguments = true;
-        self.open(choice, out);
+        let from = self.open(choice, out);
         if self.legacy {
             put(out, "{\"function_call\":{\"arguments\":");
         } else {
@@ -346,7 +362,7 @@ impl StreamEncoder {
         }
         put_str(out, delta);
         put(out, if self.legacy { "}}" } else { "}}]}" });
-        self.close(None, &[], false, out);
+        self.close(from, None, &[], false, out);
     }
 
     /// What of the item was not streamed comes now.

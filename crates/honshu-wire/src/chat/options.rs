@@ -16,6 +16,7 @@ const STOP_BYTES_MAX: usize = 10_000;
 pub(crate) struct OptionsDraft {
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
+    pub(crate) obfuscates: bool,
     pub(crate) max_tokens: Option<u32>,
     pub(crate) choices: Option<u32>,
     pub(crate) stop: Vec<String>,
@@ -58,9 +59,7 @@ impl OptionsDraft {
                     self.include_usage = findings.boolean(value, &at).unwrap_or_default();
                 }
                 "include_obfuscation" => {
-                    if findings.boolean(value, &at) == Some(true) {
-                        findings.hint(&at, value);
-                    }
+                    self.obfuscates = findings.boolean(value, &at).unwrap_or_default();
                 }
                 _ => findings.hint(&at, value),
             }

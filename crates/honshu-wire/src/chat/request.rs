@@ -46,6 +46,7 @@ pub fn parse_request(body: Bytes) -> Result<InferenceRequest, Error> {
         reasoning_effort: draft.reasoning_effort.map(Into::into),
         stream: draft.options.stream,
         include_usage: draft.options.include_usage,
+        obfuscates: draft.options.obfuscates,
         demands: findings.demands,
         hints: findings.hints,
     })

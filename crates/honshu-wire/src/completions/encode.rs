@@ -10,6 +10,7 @@ use crate::chat::{finish_word, prefix, write_usage};
 use crate::error::write_error;
 use crate::head::ResponseHead;
 use crate::json::{put, put_f32, put_str, put_u64, put_uint};
+use crate::padding::Padding;
 use crate::sse;
 
 /// What is known of the answers so far.
@@ -91,16 +92,18 @@ pub struct StreamEncoder {
     include_usage: bool,
     choices: Choices,
     native: bool,
+    padding: Option<Padding>,
 }
 
 impl StreamEncoder {
     /// An encoder for the answer to `request`.
-    pub fn new(head: ResponseHead, request: &InferenceRequest, _entropy: &dyn Entropy) -> Self {
+    pub fn new(head: ResponseHead, request: &InferenceRequest, entropy: &dyn Entropy) -> Self {
         Self {
             prefix: prefix(&head, "text_completion"),
             include_usage: request.include_usage,
             choices: Choices::default(),
             native: false,
+            padding: Padding::of(request, entropy),
         }
     }
 
@@ -110,7 +113,10 @@ impl StreamEncoder {
             RunEvent::Native(frame) => {
                 // A whole answer in a stream is a chunk as well: the forms are the same.
                 self.native = true;
-                sse::encode_frame(None, &frame.json, out);
+                match &mut self.padding {
+                    Some(padding) => sse::encode_frame(None, &padding.pad(&frame.json), out),
+                    None => sse::encode_frame(None, &frame.json, out),
+                }
             }
             RunEvent::Delta {
                 output_index,
@@ -150,8 +156,8 @@ impl StreamEncoder {
             self.choices.choice(0);
             for at in 0..self.choices.list.len() {
                 let choice = &self.choices.list[at];
-                let reason = self.choices.reason(choice, outcome.status);
-                self.chunk(choice.index, "", &[], 0, Some(reason), out);
+                let (index, reason) = (choice.index, self.choices.reason(choice, outcome.status));
+                self.chunk(index, "", &[], 0, Some(reason), out);
             }
             if self.include_usage {
                 put(out, "data: ");
@@ -165,7 +171,7 @@ impl StreamEncoder {
     }
 
     fn chunk(
-        &self,
+        &mut self,
         index: u32,
         text: &str,
         logprobs: &[TokenLogprob],
@@ -174,11 +180,15 @@ impl StreamEncoder {
         out: &mut BytesMut,
     ) {
         put(out, "data: ");
+        let from = out.len();
         put(out, &self.prefix);
         write_choice(index, text, logprobs, offset, reason, out);
         put(out, "]");
         if self.include_usage {
             put(out, ",\"usage\":null");
+        }
+        if let Some(padding) = &mut self.padding {
+            padding.put(from, out);
         }
         put(out, "}\n\n");
     }

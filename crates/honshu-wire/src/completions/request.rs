@@ -123,6 +123,7 @@ pub fn parse_request(body: Bytes) -> Result<InferenceRequest, Error> {
         reasoning_effort: None,
         stream: options.stream,
         include_usage: options.include_usage,
+        obfuscates: options.obfuscates,
         demands: findings.demands,
         hints: findings.hints,
     })

@@ -65,6 +65,7 @@ fn parse(body: Bytes, generates: bool) -> Result<InferenceRequest, Error> {
         reasoning_effort: draft.effort.or(draft.thinking).map(Into::into),
         stream: draft.stream,
         include_usage: false,
+        obfuscates: false,
         demands: findings.demands,
         hints: findings.hints,
     })

@@ -17,6 +17,7 @@ use crate::assembly::{self, Assembly};
 use crate::error::{code, write_error};
 use crate::head::ResponseHead;
 use crate::json::{put, put_str, put_u64, put_uint};
+use crate::padding::Padding;
 use crate::sse;
 
 /// Turns the events of a run into frames. Sequence numbers have no gaps, ids do not change, lifecycle events
@@ -34,6 +35,7 @@ pub struct StreamEncoder {
     native: Native,
     /// Set for a turn that is kept: frames of an upstream's are then rewritten to be ours.
     identity: Option<Identity>,
+    padding: Option<Padding>,
 }
 
 /// What the reader of the stream knows of an item.
@@ -59,6 +61,7 @@ impl StreamEncoder {
             shown: Vec::new(),
             native: Native::default(),
             identity: None,
+            padding: Padding::of(request, entropy),
         }
     }
 
@@ -470,6 +473,14 @@ impl StreamEncoder {
             put(out, ",\"logprobs\":");
             items::write_logprobs(logprobs, out);
         }
+        self.delta_close(from, out);
+    }
+
+    /// [`frame_close`] for a delta.
+    fn delta_close(&mut self, from: usize, out: &mut BytesMut) {
+        if let Some(padding) = &mut self.padding {
+            padding.put(from, out);
+        }
         frame_close(from, out);
     }
 
@@ -481,7 +492,7 @@ impl StreamEncoder {
         let from = self.item_open("response.function_call_arguments.delta", output_index, out);
         put(out, ",\"delta\":");
         put_str(out, delta);
-        frame_close(from, out);
+        self.delta_close(from, out);
     }
 
     fn part_done(

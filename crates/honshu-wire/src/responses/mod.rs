@@ -6,6 +6,7 @@
 mod collect;
 pub(crate) mod decode;
 pub(crate) mod encode;
+mod fitting;
 pub(crate) mod items;
 mod kept;
 mod object;
@@ -17,11 +18,13 @@ pub use crate::head::ResponseHead;
 pub use collect::Collector;
 pub use decode::UpstreamDecoder;
 pub use encode::StreamEncoder;
+pub use fitting::{
+    leave_out_oldest, limit_output, summary_request, truncates, with_summary, without_management,
+};
 pub use kept::{Kept, frames_after, item_list, join, object_in_first_frame};
 pub use object::TurnFacts;
 pub use request::{build_request, parse_request};
 pub use socket::{Create, error_message, messages, parse_create};
 pub use turn::{
-    Turn, compacted, expand, leave_out_oldest, limit_output, named_files, own_items, replace_part,
-    summary_request, text_part, truncates, user_messages,
+    Turn, compacted, expand, named_files, own_items, replace_part, text_part, user_messages,
 };

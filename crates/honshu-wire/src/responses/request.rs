@@ -16,6 +16,9 @@ const METADATA_PAIRS_MAX: usize = 16;
 const METADATA_KEY_CHARS_MAX: usize = 64;
 const METADATA_VALUE_CHARS_MAX: usize = 512;
 
+/// The smallest threshold of a compaction, in tokens (OpenAI API reference).
+const COMPACT_THRESHOLD_MIN: i64 = 1_000;
+
 /// Reads a `POST /responses` body.
 ///
 /// Where OpenAI wants at least 16 for `max_output_tokens` we take 1 and more: no client can be broken by the
@@ -54,6 +57,7 @@ pub fn parse_request(body: Bytes) -> Result<InferenceRequest, Error> {
         reasoning_effort: draft.reasoning_effort.map(Into::into),
         stream: draft.stream,
         include_usage: true,
+        obfuscates: draft.obfuscates,
         demands: findings.demands,
         hints: findings.hints,
     })
@@ -75,6 +79,7 @@ struct Draft {
     include_logprobs: bool,
     reasoning_effort: Option<String>,
     stream: bool,
+    obfuscates: bool,
     previous_response: bool,
     conversation: bool,
     prompt: bool,
@@ -102,7 +107,7 @@ impl Draft {
                 self.instructions = findings.string(node, &path).map(ToOwned::to_owned);
             }
             "stream" => self.stream = findings.boolean(node, &path).unwrap_or_default(),
-            "stream_options" => stream_options(node, &path, findings),
+            "stream_options" => self.stream_options(node, &path, findings),
             "max_output_tokens" => {
                 self.max_output_tokens = findings
                     .integer(node, &path, 1, OUTPUT_TOKENS_MAX)
@@ -169,8 +174,12 @@ impl Draft {
                     findings.hint(&path, node);
                 }
             }
+            // It counts calls of built-in tools, and none is run here: an upstream that runs its own counts them.
             "max_tool_calls" => {
                 findings.integer(node, &path, 1, i64::from(i32::MAX));
+            }
+            "context_management" => {
+                context_management(node, &path, findings);
                 findings.hint(&path, node);
             }
             "prompt_cache_key" | "safety_identifier" | "user" => {
@@ -227,6 +236,18 @@ impl Draft {
                 findings
                     .orphans
                     .push(format!("{}.call_id", path.index(index)));
+            }
+        }
+    }
+
+    fn stream_options(&mut self, node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
+        for (key, value) in findings.object(node, path).unwrap_or_default() {
+            let at = path.key(key);
+            match key.as_ref() {
+                "include_obfuscation" => {
+                    self.obfuscates = findings.boolean(value, &at).unwrap_or_default();
+                }
+                _ => findings.hint(&at, value),
             }
         }
     }
@@ -438,12 +459,37 @@ pub(crate) fn check_tool_choice(choice: &ToolChoice, tools: &[Tool], findings: &
     }
 }
 
-fn stream_options(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
-    for (key, value) in findings.object(node, path).unwrap_or_default() {
-        let at = path.key(key);
-        // Without obfuscation is how we always answer; only a wish for it is left out.
-        if key != "include_obfuscation" || findings.boolean(value, &at) == Some(true) {
-            findings.hint(&at, value);
+/// Checks `context_management`. The runtime acts upon it, or leaves it to an upstream of this dialect.
+fn context_management(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
+    let entries = findings.array(node, path).unwrap_or_default();
+    if entries.len() > 1 {
+        findings.problem(path, WRONG_VALUE, "at most one entry");
+    }
+    for (index, entry) in entries.iter().enumerate() {
+        let at = path.index(index);
+        if entry.as_object().is_none() {
+            findings.expected(entry, &at, "an object");
+            continue;
+        }
+        match findings.required_string(entry, "type", &at) {
+            Some("compaction") => {}
+            Some(_) => {
+                findings.problem(&at.key("type"), WRONG_VALUE, "expected `compaction`");
+            }
+            None => continue,
+        }
+        let threshold = at.key("compact_threshold");
+        match entry.find("compact_threshold") {
+            Some(value) => {
+                findings.integer(
+                    value,
+                    &threshold,
+                    COMPACT_THRESHOLD_MIN,
+                    i64::from(i32::MAX),
+                );
+            }
+            // When a provider would compact without one is its secret, and no other number would be right.
+            None => findings.missing(&threshold),
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct Turn {
     pub compacts: bool,
     /// Whether it asks for reasoning in a sealed form, and where.
     pub seals_reasoning: Option<String>,
+    /// The tokens of input from which on it asks to be compacted first (`context_management`).
+    pub compact_threshold: Option<u64>,
 }
 
 impl Turn {
@@ -54,6 +56,7 @@ impl Turn {
             generate: true,
             compacts: false,
             seals_reasoning: None,
+            compact_threshold: None,
         };
         let mut findings = Findings::default();
         let text = body(request);
@@ -66,6 +69,7 @@ impl Turn {
                 "previous_response_id" => turn.previous_response_id = string(value),
                 "conversation" => turn.conversation = conversation(value, &mut findings),
                 "input" => turn.input = input(value),
+                "context_management" => turn.compact_threshold = compact_threshold(value),
                 "include" => turn.seals_reasoning = seals_reasoning(value),
                 _ => {}
             }
@@ -109,7 +113,7 @@ impl Turn {
     }
 }
 
-fn body(request: &InferenceRequest) -> &str {
+pub(super) fn body(request: &InferenceRequest) -> &str {
     match request.dialect {
         Dialect::Responses => std::str::from_utf8(&request.raw).unwrap_or("{}"),
         _ => "{}",
@@ -149,6 +153,12 @@ fn seals_reasoning(include: &str) -> Option<String> {
         .iter()
         .position(|value| value.as_str() == Some("reasoning.encrypted_content"))?;
     Some(format!("include[{index}]"))
+}
+
+fn compact_threshold(management: &str) -> Option<u64> {
+    let node = parse_text(management).ok()?;
+    let entry = node.as_array()?.first()?;
+    Some(entry.find("compact_threshold")?.count())
 }
 
 fn input(value: &str) -> Vec<RawJson> {
@@ -361,7 +371,7 @@ fn answers_belong_to_calls(all: &[Item], own_from: usize, findings: &mut Finding
 }
 
 /// The body for an upstream of this dialect: what it may keep is not its business.
-fn rewrite(request: &InferenceRequest, all: &[Item]) -> Bytes {
+pub(super) fn rewrite(request: &InferenceRequest, all: &[Item]) -> Bytes {
     let text = body(request);
     let mut out = BytesMut::with_capacity(text.len() + all.len() * 128);
     put(&mut out, "{");
@@ -397,116 +407,6 @@ fn rewrite(request: &InferenceRequest, all: &[Item]) -> Bytes {
     }
     put(&mut out, "]}");
     out.freeze()
-}
-
-/// The request that asks for a summary of all that `request` has in its input.
-///
-/// # Errors
-/// Our own fault: what was read before cannot be read again.
-pub fn summary_request(
-    request: &InferenceRequest,
-    prompt: &str,
-) -> Result<InferenceRequest, Error> {
-    let mut out = BytesMut::with_capacity(request.raw.len() + prompt.len() + 128);
-    put(&mut out, "{\"model\":");
-    put_str(&mut out, &request.model);
-    put(
-        &mut out,
-        if request.stream {
-            ",\"stream\":true"
-        } else {
-            ""
-        },
-    );
-    put(&mut out, ",\"store\":false,\"input\":[");
-    let plain = Form {
-        id: None,
-        status: None,
-        logprobs: false,
-    };
-    for item in &request.input {
-        items::write(item, plain, &mut out);
-        put(&mut out, ",");
-    }
-    let asks = Item::Message(honshu_domain::Message {
-        id: None,
-        role: honshu_domain::Role::User,
-        content: vec![Part::text(prompt)],
-        phase: None,
-        name: None,
-    });
-    items::write(&asks, plain, &mut out);
-    put(&mut out, "]}");
-    super::parse_request(out.freeze())
-}
-
-/// Whether the caller allows that the oldest items are left out when the input is too long (`truncation: auto`).
-pub fn truncates(request: &InferenceRequest) -> bool {
-    let text = body(request);
-    let mut is_auto = false;
-    let _ = members(text, |key, place| {
-        is_auto |= key == "truncation" && &text[place] == "\"auto\"";
-    });
-    is_auto
-}
-
-/// The request without the oldest quarter of what may be left out: never the application's messages and never the
-/// last item. A result goes with its call. `None` when nothing is left to leave out.
-pub fn leave_out_oldest(request: &InferenceRequest) -> Option<InferenceRequest> {
-    let last = request.input.len().checked_sub(1)?;
-    let may_go = |index: usize| match &request.input[index] {
-        Item::Message(message) => !matches!(
-            message.role,
-            honshu_domain::Role::System | honshu_domain::Role::Developer
-        ),
-        _ => true,
-    };
-    let old: Vec<usize> = (0..last).filter(|index| may_go(*index)).collect();
-    let go: HashSet<usize> = old.iter().copied().take(old.len().div_ceil(4)).collect();
-    if go.is_empty() {
-        return None;
-    }
-    let mut calls = HashSet::new();
-    let mut left: Vec<Item> = Vec::with_capacity(request.input.len());
-    for (index, item) in request.input.iter().enumerate() {
-        let is_orphan = match item {
-            Item::FunctionCallOutput(output) => !calls.contains(&*output.call_id),
-            _ => false,
-        };
-        if go.contains(&index) || (is_orphan && index != last) {
-            continue;
-        }
-        if let Item::FunctionCall(call) = item {
-            calls.insert(&*call.call_id);
-        }
-        left.push(item.clone());
-    }
-    let mut shorter = request.clone();
-    shorter.raw = rewrite(request, &left);
-    shorter.input = left;
-    Some(shorter)
-}
-
-/// The request with at most `max` output tokens, for work that wants the prompt read and not the answer.
-pub fn limit_output(request: &InferenceRequest, max: u32) -> InferenceRequest {
-    let text = body(request);
-    let mut out = BytesMut::with_capacity(text.len() + 64);
-    put(&mut out, "{\"stream\":true,\"max_output_tokens\":");
-    put(&mut out, itoa::Buffer::new().format(max));
-    let _ = members(text, |key, place| {
-        if !matches!(key, "stream" | "stream_options" | "max_output_tokens") {
-            put(&mut out, ",");
-            put_str(&mut out, key);
-            put(&mut out, ":");
-            put(&mut out, &text[place]);
-        }
-    });
-    put(&mut out, "}");
-    let mut limited = request.clone();
-    limited.raw = out.freeze();
-    limited.stream = true;
-    limited.max_output_tokens = Some(max);
-    limited
 }
 
 /// The messages of users among `items`, with ids.
@@ -616,35 +516,4 @@ pub fn text_part(filename: &str, text: &str) -> String {
         &mut out,
     );
     String::from_utf8_lossy(&out).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(items: &str) -> InferenceRequest {
-        let body = format!("{{\"model\":\"m\",\"truncation\":\"auto\",\"input\":[{items}]}}");
-        super::super::parse_request(body.into()).unwrap()
-    }
-
-    #[test]
-    fn the_oldest_goes_first_with_its_results_and_the_application_stays() {
-        let mut shorter = request(
-            r#"{"role":"system","content":"s"},{"role":"user","content":"1"},
-               {"type":"function_call","call_id":"c","name":"f","arguments":"{}"},
-               {"type":"function_call_output","call_id":"c","output":"r"},
-               {"role":"user","content":"2"},{"role":"user","content":"last"}"#,
-        );
-        assert!(truncates(&shorter));
-        let mut counts = vec![shorter.input.len()];
-        while let Some(next) = leave_out_oldest(&shorter) {
-            let again = super::super::parse_request(next.raw.clone()).unwrap();
-            assert_eq!(again.input, next.input, "body and items say the same");
-            counts.push(next.input.len());
-            shorter = next;
-        }
-        assert_eq!(counts, [6, 5, 3, 2]);
-        let text = String::from_utf8(shorter.raw.to_vec()).unwrap();
-        assert!(text.contains("\"s\"") && text.contains("last"), "{text}");
-    }
 }

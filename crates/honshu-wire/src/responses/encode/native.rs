@@ -72,8 +72,14 @@ impl StreamEncoder {
     /// Writes a frame of an upstream's: as it is, or as one of a turn of ours.
     pub(super) fn native_frame(&mut self, frame: &NativeFrame, out: &mut BytesMut) {
         let text = std::str::from_utf8(&frame.json).unwrap_or("{}");
+        let event = frame.event.as_deref();
+        let is_delta = event.is_some_and(|event| event.ends_with(".delta"));
+        let mut padding = self.padding.as_mut().filter(|_| is_delta);
         let Some(identity) = &self.identity else {
-            sse::encode_frame(frame.event.as_deref(), &frame.json, out);
+            match &mut padding {
+                Some(padding) => sse::encode_frame(event, &padding.pad(&frame.json), out),
+                None => sse::encode_frame(event, &frame.json, out),
+            }
             return;
         };
         let mut ours = BytesMut::with_capacity(text.len() + 128);
@@ -96,7 +102,10 @@ impl StreamEncoder {
         });
         put(&mut ours, "}");
         self.sequence += 1;
-        sse::encode_frame(frame.event.as_deref(), &ours, out);
+        match padding {
+            Some(padding) => sse::encode_frame(event, &padding.pad(&ours.freeze()), out),
+            None => sse::encode_frame(event, &ours, out),
+        }
     }
 
     /// A whole answer of an upstream's: as it is, or as one of a turn of ours.
