@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use honshu_domain::{Error, RawJson, Scope, StoredFile};
 use honshu_gateway::Call;
+use honshu_wire::images;
 use honshu_wire::responses::{named_files, replace_part, text_part};
 
 use crate::Shared;
@@ -80,7 +81,14 @@ async fn part(shared: &Shared, scope: &Scope, id: &str, at: &str) -> Result<Stri
 }
 
 fn content_part(file: &StoredFile, content: Bytes, at: &str) -> Result<String, Error> {
-    if let Some(kind) = image_kind(&content) {
+    if let Some((kind, pixels)) = images::inspect(&content) {
+        if images::is_too_large(pixels) {
+            let what = format!(
+                "the image `{}` has too many pixels; send a smaller one",
+                file.filename
+            );
+            return Err(Error::invalid_at(at, what));
+        }
         return Ok(format!(
             "{{\"type\":\"input_image\",\"detail\":\"auto\",\"image_url\":\"data:{kind};base64,{}\"}}",
             STANDARD.encode(&content)
@@ -95,19 +103,5 @@ fn content_part(file: &StoredFile, content: Bytes, at: &str) -> Result<String, E
                 file.filename
             ),
         )),
-    }
-}
-
-fn image_kind(content: &[u8]) -> Option<&'static str> {
-    if content.starts_with(b"\x89PNG\r\n\x1a\n") {
-        Some("image/png")
-    } else if content.starts_with(b"\xff\xd8\xff") {
-        Some("image/jpeg")
-    } else if content.starts_with(b"GIF87a") || content.starts_with(b"GIF89a") {
-        Some("image/gif")
-    } else if content.starts_with(b"RIFF") && content.get(8..12) == Some(b"WEBP") {
-        Some("image/webp")
-    } else {
-        None
     }
 }

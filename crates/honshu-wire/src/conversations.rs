@@ -5,7 +5,7 @@ use honshu_domain::{Error, RawJson, StoredConversation, StoredFile, StoredItem};
 
 use crate::json::{Path, put, put_str, put_u64};
 use crate::problems::{self, Findings, WRONG_VALUE, raw};
-use crate::responses::{items, request};
+use crate::responses::{fields, items};
 
 pub use crate::responses::item_list;
 
@@ -36,7 +36,7 @@ pub fn parse_conversation(body: &Bytes) -> Result<ConversationBody, Error> {
     let root = problems::body(body)?;
     let mut findings = Findings::default();
     if let Some(node) = root.find("metadata") {
-        request::metadata(node, &Path::Root.key("metadata"), &mut findings);
+        fields::metadata(node, &Path::Root.key("metadata"), &mut findings);
         parsed.metadata = raw(node);
     }
     if let Some(node) = root.find("items") {
@@ -61,7 +61,7 @@ pub fn parse_metadata(body: &Bytes) -> Result<RawJson, Error> {
         findings.check()?;
         return empty();
     };
-    request::metadata(node, &at.key("metadata"), &mut findings);
+    fields::metadata(node, &at.key("metadata"), &mut findings);
     findings.check()?;
     match raw(node) {
         Some(metadata) if !node.is_null() => Ok(metadata),

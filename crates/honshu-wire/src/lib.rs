@@ -11,6 +11,7 @@ pub mod conversations;
 pub mod embeddings;
 pub mod error;
 mod head;
+pub mod images;
 mod json;
 pub mod messages;
 pub mod models;

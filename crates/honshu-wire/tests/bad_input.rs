@@ -148,7 +148,7 @@ fn messages_are_refused_by_path() {
             "messages[0].content[0].image_url",
         ),
         (
-            r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:","detail":"huge"}}]}]"#,
+            r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://a/b","detail":"huge"}}]}]"#,
             "messages[0].content[0].image_url.detail",
         ),
         (
@@ -529,7 +529,7 @@ fn demands_carry_the_path_that_asks() {
             "input[0]",
         ),
         (
-            r#"{"role":"user","content":[{"type":"input_image","image_url":"data:"}]}"#,
+            r#"{"role":"user","content":[{"type":"input_image","image_url":"https://a/b"}]}"#,
             Demand::ImageInput,
             "input[0].content[0]",
         ),

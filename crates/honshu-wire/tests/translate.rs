@@ -29,7 +29,7 @@ fn a_responses_conversation_becomes_chat_messages() {
         "tool_choice": {"type": "function", "name": "f"},
         "input": [
             {"role": "developer", "content": "dev"},
-            {"role": "user", "content": [{"type": "input_text", "text": "see"}, {"type": "input_image", "image_url": "data:x", "detail": "low"}]},
+            {"role": "user", "content": [{"type": "input_text", "text": "see"}, {"type": "input_image", "image_url": "https://a/b", "detail": "low"}]},
             {"type": "reasoning", "id": "rs", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
             {"role": "assistant", "content": "let me"},
             {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
@@ -45,7 +45,7 @@ fn a_responses_conversation_becomes_chat_messages() {
             "messages": [
                 {"role": "system", "content": "be good"},
                 {"role": "system", "content": "dev"},
-                {"role": "user", "content": [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:x", "detail": "low"}}]},
+                {"role": "user", "content": [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "https://a/b", "detail": "low"}}]},
                 {"role": "assistant", "content": "let me", "reasoning_content": "hm", "tool_calls": [
                     {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
                     {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "{}"}}

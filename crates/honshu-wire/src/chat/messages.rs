@@ -307,6 +307,7 @@ fn image(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Option<Pa
             return None;
         }
     };
+    crate::images::check(url, &at.key("url"), findings);
     Some(Part::Image {
         url: Some(url.to_owned()),
         file_id: None,

@@ -9,8 +9,9 @@ use super::messages;
 use super::options::{OptionsDraft, output_tokens, read_option};
 use crate::json::{Node, Path};
 use crate::problems::{self, Findings, MISSING, WRONG_VALUE, raw};
+use crate::responses::fields::metadata;
 use crate::responses::request::{
-    Allowed, allowed_tools, check_tool_choice, function, metadata, other_choice, tool_choice_word,
+    Allowed, allowed_tools, check_tool_choice, function, other_choice, tool_choice_word,
 };
 use crate::sampling;
 

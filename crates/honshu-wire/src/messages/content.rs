@@ -305,9 +305,15 @@ fn image(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Option<Pa
                 return None;
             }
             let data = findings.required_string(source, "data", &at)?;
-            format!("data:{media_type};base64,{data}")
+            let url = format!("data:{media_type};base64,{data}");
+            crate::images::check(&url, &at.key("data"), findings);
+            url
         }
-        "url" => findings.required_string(source, "url", &at)?.to_owned(),
+        "url" => {
+            let url = findings.required_string(source, "url", &at)?;
+            crate::images::check(url, &at.key("url"), findings);
+            url.to_owned()
+        }
         _ => {
             findings.problem(
                 &at.key("type"),

@@ -181,6 +181,9 @@ fn image(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Option<Pa
     let file_id = node
         .find("file_id")
         .map(|file| findings.string(file, &path.key("file_id")));
+    if let Some(Some(url)) = url {
+        crate::images::check(url, &path.key("image_url"), findings);
+    }
     if url.is_none() && file_id.is_none() {
         findings.missing(&path.key("image_url"));
     }

@@ -6,6 +6,7 @@
 mod collect;
 pub(crate) mod decode;
 pub(crate) mod encode;
+pub(crate) mod fields;
 mod fitting;
 pub(crate) mod items;
 mod kept;

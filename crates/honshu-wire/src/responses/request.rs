@@ -6,18 +6,11 @@ use honshu_domain::{
     TextFormat, Tool, ToolChoice,
 };
 
+use super::fields::{context_management, metadata};
 use super::items::{self, Form};
 use crate::json::{Node, Path, put, put_bool, put_f32, put_str, put_uint};
 use crate::problems::{self, Findings, MISSING, WRONG_VALUE, raw};
 use crate::sampling::{self, OUTPUT_TOKENS_MAX};
-
-/// Metadata limits (OpenAI API reference).
-const METADATA_PAIRS_MAX: usize = 16;
-const METADATA_KEY_CHARS_MAX: usize = 64;
-const METADATA_VALUE_CHARS_MAX: usize = 512;
-
-/// The smallest threshold of a compaction, in tokens (OpenAI API reference).
-const COMPACT_THRESHOLD_MIN: i64 = 1_000;
 
 /// Reads a `POST /responses` body.
 ///
@@ -456,67 +449,6 @@ pub(crate) fn check_tool_choice(choice: &ToolChoice, tools: &[Tool], findings: &
             findings.demand(Demand::ForcedTool, &path);
         }
         ToolChoice::Auto | ToolChoice::None | ToolChoice::Other(_) => {}
-    }
-}
-
-/// Checks `context_management`. The runtime acts upon it, or leaves it to an upstream of this dialect.
-fn context_management(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
-    let entries = findings.array(node, path).unwrap_or_default();
-    if entries.len() > 1 {
-        findings.problem(path, WRONG_VALUE, "at most one entry");
-    }
-    for (index, entry) in entries.iter().enumerate() {
-        let at = path.index(index);
-        if entry.as_object().is_none() {
-            findings.expected(entry, &at, "an object");
-            continue;
-        }
-        match findings.required_string(entry, "type", &at) {
-            Some("compaction") => {}
-            Some(_) => {
-                findings.problem(&at.key("type"), WRONG_VALUE, "expected `compaction`");
-            }
-            None => continue,
-        }
-        let threshold = at.key("compact_threshold");
-        match entry.find("compact_threshold") {
-            Some(value) => {
-                findings.integer(
-                    value,
-                    &threshold,
-                    COMPACT_THRESHOLD_MIN,
-                    i64::from(i32::MAX),
-                );
-            }
-            // When a provider would compact without one is its secret, and no other number would be right.
-            None => findings.missing(&threshold),
-        }
-    }
-}
-
-pub(crate) fn metadata(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
-    let pairs = findings.object(node, path).unwrap_or_default();
-    if pairs.len() > METADATA_PAIRS_MAX {
-        findings.problem(
-            path,
-            WRONG_VALUE,
-            format!("at most {METADATA_PAIRS_MAX} pairs, got {}", pairs.len()),
-        );
-    }
-    for (key, value) in pairs.iter().take(METADATA_PAIRS_MAX) {
-        let at = path.key(key);
-        if key.chars().nth(METADATA_KEY_CHARS_MAX).is_some() {
-            let what = format!("keys have at most {METADATA_KEY_CHARS_MAX} characters");
-            findings.problem(&at, WRONG_VALUE, what);
-        }
-        match value.as_str() {
-            Some(text) if text.chars().nth(METADATA_VALUE_CHARS_MAX).is_some() => {
-                let what = format!("values have at most {METADATA_VALUE_CHARS_MAX} characters");
-                findings.problem(&at, WRONG_VALUE, what);
-            }
-            Some(_) => {}
-            None => findings.expected(value, &at, "a string"),
-        }
     }
 }
 
