@@ -3,7 +3,8 @@
 //! Only the beginning is looked at: the format by its first bytes, and the width and height that it declares.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::json::Path;
 use crate::problems::{Findings, WRONG_VALUE};
@@ -13,6 +14,14 @@ const PIXELS_MAX: u64 = 200_000_000;
 
 /// Characters of base64 that are decoded to find the size. In a JPEG it may stand behind a preview.
 const HEAD_CHARS: usize = 128 * 1024;
+
+/// Base64 as it comes: with padding or without.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The kind of an image, and its pixels where its beginning says how many they are. `None` for anything else.
 pub fn inspect(head: &[u8]) -> Option<(&'static str, Option<u64>)> {
@@ -111,8 +120,8 @@ fn checked(url: &str) -> Result<(), String> {
     if !is_base64 {
         return Err("the image is not base64".to_owned());
     }
-    let start = &data[..data.len().min(HEAD_CHARS) / 4 * 4];
-    let bytes = STANDARD.decode(start).unwrap_or_default();
+    let start = &data[..data.len().min(HEAD_CHARS)];
+    let bytes = LENIENT.decode(start).unwrap_or_default();
     match inspect(&bytes) {
         None => Err(format!("this is not an image: expected {KINDS}")),
         Some((_, pixels)) if is_too_large(pixels) => Err(format!(
@@ -129,6 +138,8 @@ fn has_scheme(url: &str, scheme: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     fn png(width: u32, height: u32) -> Vec<u8> {
@@ -191,6 +202,7 @@ mod tests {
             "data:image/png;base64,iVBOR",
             &data(b"MZ not an image at all"),
             &data(&png(100_000, 100_000)),
+            &data(b"GIF89a\xff\xff\xff\xff"),
         ] {
             assert!(checked(bad).is_err(), "{bad}");
         }

@@ -11,6 +11,10 @@ const PROBLEMS_MAX: usize = 32;
 /// Hints named for one request: they travel in a response header.
 pub(crate) const HINTS_MAX: usize = 64;
 
+/// Tools in one request: eight times what OpenAI takes. Each costs a place in the prompt, and a choice among all of
+/// them is compiled into one form.
+const TOOLS_MAX: usize = 1_024;
+
 pub(crate) const MISSING: &str = "missing_required_parameter";
 pub(crate) const WRONG_TYPE: &str = "invalid_type";
 pub(crate) const WRONG_VALUE: &str = "invalid_value";
@@ -76,6 +80,17 @@ impl Findings {
         if !self.demands.iter().any(|(known, _)| *known == demand) {
             self.demands.push((demand, path.to_string()));
         }
+    }
+
+    /// The tools of a request, not too many of them.
+    pub(crate) fn tools<'n, 'a>(&mut self, node: &'n Node<'a>, path: &Path<'_>) -> &'n [Node<'a>] {
+        let tools = self.array(node, path).unwrap_or_default();
+        if tools.len() > TOOLS_MAX {
+            let what = format!("at most {TOOLS_MAX} tools, got {}", tools.len());
+            self.problem(path, WRONG_VALUE, what);
+            return &[];
+        }
+        tools
     }
 
     /// The error with all problems, if there are any.

@@ -1,5 +1,7 @@
 //! The fields that both dialects spell alike: how tokens are chosen, and the form of a schema.
 
+use std::collections::HashSet;
+
 use honshu_domain::{RawJson, Sampling, TextFormat};
 
 use crate::json::{Node, Path};
@@ -53,7 +55,10 @@ pub(crate) fn json_schema(
 ) -> Option<TextFormat> {
     let name = findings.required_string(node, "name", path);
     let schema = match node.find("schema") {
-        Some(schema) if schema.as_object().is_some() => raw(schema),
+        Some(schema) if schema.as_object().is_some() => {
+            refuse_loops(schema, &path.key("schema"), findings);
+            raw(schema)
+        }
         Some(schema) => {
             findings.expected(schema, &path.key("schema"), "a JSON schema object");
             None
@@ -76,4 +81,101 @@ pub(crate) fn json_schema(
         schema: schema?,
         strict,
     })
+}
+
+/// Notes a schema in which a `$ref` leads back to itself and never to anything that could be written.
+pub(crate) fn refuse_loops(schema: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
+    if memchr::memmem::find(schema.raw.as_bytes(), b"$ref").is_some()
+        && has_loop(schema, schema, &mut HashSet::new())
+    {
+        findings.problem(path, WRONG_VALUE, "a `$ref` of the schema leads to itself");
+    }
+}
+
+/// Walks the whole schema. `known` has the places from which a chain of references is known to end.
+fn has_loop<'n>(root: &'n Node<'_>, node: &'n Node<'_>, known: &mut HashSet<&'n str>) -> bool {
+    let mut chain: HashSet<&'n str> = HashSet::new();
+    let mut at = Some(node);
+    while let Some((place, reference)) = at.and_then(|node| Some((node, node.find_str("$ref")?))) {
+        // Each value knows its own text, and no two have it at the same place.
+        if known.contains(place.raw) && !chain.contains(place.raw) {
+            break;
+        }
+        if !chain.insert(place.raw) {
+            return true;
+        }
+        at = resolve(root, reference);
+    }
+    known.extend(chain);
+    match (node.as_object(), node.as_array()) {
+        (Some(members), _) => members
+            .iter()
+            .any(|(_, value)| has_loop(root, value, known)),
+        (_, Some(elements)) => elements.iter().any(|value| has_loop(root, value, known)),
+        _ => false,
+    }
+}
+
+/// What a reference within the schema stands for.
+fn resolve<'n, 'a>(root: &'n Node<'a>, reference: &str) -> Option<&'n Node<'a>> {
+    let pointer = reference.strip_prefix('#')?;
+    let mut steps = pointer.split('/');
+    if !steps.next()?.is_empty() {
+        return None;
+    }
+    steps.try_fold(root, |node, step| {
+        let step = step.replace("~1", "/").replace("~0", "~");
+        match node.as_array() {
+            Some(elements) => elements.get(step.parse::<usize>().ok()?),
+            None => node.find(&step),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_that_lead_to_themselves_are_found_and_no_others() {
+        for (schema, expected) in [
+            (r##"{"$ref":"#"}"##, true),
+            (
+                r##"{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##,
+                true,
+            ),
+            (
+                r##"{"type":"object","properties":{"x":{"$ref":"#/properties/x"}}}"##,
+                true,
+            ),
+            (
+                r##"{"anyOf":[{"type":"null"},{"$ref":"#/anyOf/1"}]}"##,
+                true,
+            ),
+            (
+                r##"{"$ref":"#/$defs/a~1b","$defs":{"a/b":{"$ref":"#/$defs/a~1b"}}}"##,
+                true,
+            ),
+            (
+                r##"{"type":"object","properties":{"next":{"$ref":"#"}}}"##,
+                false,
+            ),
+            (
+                r##"{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"type":"string"}}}"##,
+                false,
+            ),
+            (r##"{"$ref":"#/$defs/none"}"##, false),
+            (r##"{"$ref":"https://example.org/x"}"##, false),
+            (r##"{"properties":{"$ref":{"type":"string"}}}"##, false),
+            (
+                r##"{"anyOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/a"}],"$defs":{"a":{"type":"string"}}}"##,
+                false,
+            ),
+        ] {
+            let node = crate::json::parse_text(schema).unwrap();
+            let mut findings = Findings::default();
+            refuse_loops(&node, &Path::Root, &mut findings);
+            assert_eq!(findings.check().is_err(), expected, "{schema}");
+        }
+    }
 }

@@ -212,12 +212,7 @@ fn modalities(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
 }
 
 fn tools(node: &Node<'_>, path: &Path<'_>, tools: &mut Vec<Tool>, findings: &mut Findings) {
-    for (index, node) in findings
-        .array(node, path)
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
+    for (index, node) in findings.tools(node, path).iter().enumerate() {
         let at = path.index(index);
         if node.as_object().is_none() {
             findings.expected(node, &at, "an object");

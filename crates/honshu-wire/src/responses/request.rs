@@ -490,7 +490,7 @@ pub(super) fn tools_of(text: &str) -> Option<Vec<Tool>> {
 
 /// Reads `tools`. Kinds that we do not know are carried: real agents always send some.
 fn tools(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Vec<Tool> {
-    let nodes = findings.array(node, path).unwrap_or_default();
+    let nodes = findings.tools(node, path);
     let mut tools = Vec::with_capacity(nodes.len());
     for (index, node) in nodes.iter().enumerate() {
         let at = path.index(index);
@@ -556,6 +556,11 @@ pub(crate) fn callable(
             "strict" => tool.strict = findings.boolean(value, &at),
             _ => findings.hint(&at, value),
         }
+    }
+    if tool.strict == Some(true)
+        && let Some(parameters) = node.find(schema)
+    {
+        sampling::refuse_loops(parameters, &path.key(schema), findings);
     }
     if tool.name.is_empty() {
         findings.problem(

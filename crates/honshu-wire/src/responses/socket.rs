@@ -34,6 +34,9 @@ pub fn parse_create(text: &str) -> Result<Create, Error> {
         let what = "a background response cannot be made over a WebSocket";
         findings.problem(&path.key("background"), WRONG_VALUE, what);
     }
+    if let Some(lane) = root.find("stream_id") {
+        findings.string(lane, &path.key("stream_id"));
+    }
     findings.check()?;
     let owned = |key| root.find_str(key).map(ToOwned::to_owned);
     let mut body = BytesMut::with_capacity(text.len() + 32);
