@@ -86,11 +86,17 @@ class Agent:
             "model_provider": "honshu", f"{provider}.name": "Honshu", f"{provider}.base_url": self.url,
             f"{provider}.env_key": "HONSHU_KEY", f"{provider}.wire_api": "responses",
         }
+        return self.codex_with(settings, *options, prompt, HONSHU_KEY=self.key)
+
+    def codex_by_its_own_provider(self, prompt, *options):
+        return self.codex_with({"openai_base_url": self.url}, *options, prompt, CODEX_API_KEY=self.key)
+
+    def codex_with(self, settings, *words, **env):
         flags = [item for name, value in settings.items() for item in ("-c", f"{name}={json.dumps(value)}")]
         return self.run(
             AGENTS / ".bin/codex", "exec", "--json", "--skip-git-repo-check",
-            "--dangerously-bypass-approvals-and-sandbox", "-m", self.model, *flags, *options, prompt,
-            HONSHU_KEY=self.key, CODEX_HOME=str(self.home / "codex"),
+            "--dangerously-bypass-approvals-and-sandbox", "-m", self.model, *flags, *words,
+            CODEX_HOME=str(self.home / "codex"), **env,
         )
 
     def opencode(self, prompt):
@@ -190,12 +196,35 @@ def test_cline_yolo_ends_by_the_tool_that_it_waits_for(shared, tmp_path):
 
 def test_codex_by_its_own_provider_speaks_websocket(shared, tmp_path):
     agent = Agent(tmp_path, shared.url, secret(shared.key))
-    done = agent.run(
-        AGENTS / ".bin/codex", "exec", "--json", "--skip-git-repo-check",
-        "--dangerously-bypass-approvals-and-sandbox", "-m", MODEL, "-c", f'openai_base_url="{agent.url}"',
-        agent.prompt("codex"), CODEX_API_KEY=agent.key, CODEX_HOME=str(agent.home / "codex"))
+    done = agent.codex_by_its_own_provider(agent.prompt("codex"))
     assert done.returncode == 0, done.stdout[-3000:]
     assert agent.notes.read_text() == "alpha\ngamma\n"
+
+
+@pytest.mark.parametrize("provider", ["own", "ours"])
+def test_codex_goes_through_its_compaction(shared, tmp_path, provider):
+    agent = Agent(tmp_path, shared.url, secret(shared.key))
+    ask = agent.codex_by_its_own_provider if provider == "own" else agent.codex
+    # A session that is resumed and has more tokens than its limit is compacted before it goes on.
+    steps = [
+        ask("Reply with exactly: the first is done"),
+        ask("Reply with exactly: the second is done", "-c", "model_auto_compact_token_limit=100", "resume", "--last"),
+    ]
+    for step, word in zip(steps, ("first", "second"), strict=True):
+        assert step.returncode == 0, f"{step.stdout[-3000:]}\n{step.stderr[-2000:]}"
+        assert f"the {word} is done" in step.stdout
+    sessions = list((agent.home / "codex/sessions").rglob("*.jsonl"))
+    assert len(sessions) == 1
+    lines = json_lines(sessions[0].read_text())
+    compacted = [line["payload"] for line in lines if line["type"] == "compacted"]
+    assert len(compacted) == 1
+    if provider == "own":
+        # By a `compaction_trigger` over the WebSocket: the item that we sealed stands in place of the history.
+        kept = [item for item in compacted[0]["replacement_history"] if item["type"] == "compaction"]
+        assert len(kept) == 1 and kept[0]["encrypted_content"].startswith("hsealed1.")
+    else:
+        # By asking in plain words: the model's answer is the summary.
+        assert "This is the scripted model" in compacted[0]["message"]
 
 
 def test_codex_acts_on_a_prompt_that_is_longer_than_the_context(honshu_with_model, tmp_path):
