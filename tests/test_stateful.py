@@ -125,6 +125,25 @@ def test_background_responses_survive_a_kill(scripted):
     assert events[-1]["type"] == "response.failed"
 
 
+def test_stored_chat_completions_survive_a_kill_and_those_of_callers_that_left_are_not_kept(scripted):
+    sdk = client(scripted)
+    ask = lambda text, **more: sdk.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": text}], store=True, **more)
+    whole = ask("Reply with exactly: kept")
+    chunks = list(ask("Reply with exactly: kept too", stream=True))
+    left = ask("Answer with 9000 words [scripted: delay-ms=20]", stream=True)
+    next(iter(left))
+    left.close()
+    until(lambda: [row for row in scripted.usage_rows() if row["status"] == "cancelled"], lambda rows: len(rows) == 1)
+    port = int(scripted.url.rsplit(":", 1)[1])
+    scripted.stop(signal.SIGKILL)
+    scripted.start(SCRIPTED.format(port=port), port=port)
+    found = [(one.id, one.choices[0].message.content) for one in sdk.chat.completions.list()]
+    assert found == [(whole.id, "kept"), (chunks[0].id, "kept too")]
+    assert sdk.chat.completions.delete(whole.id).deleted
+    assert [one.id for one in sdk.chat.completions.list()] == [chunks[0].id]
+
+
 def test_background_responses_wait_for_the_next_start(scripted):
     sdk = client(scripted)
     waiting = sdk.responses.create(
