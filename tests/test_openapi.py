@@ -56,6 +56,9 @@ def make(client, template):
     if template.startswith("/responses/{id}"):
         body = {"model": MODEL, "input": "hi", "background": template.endswith("cancel")}
         return {"id": post("/responses", json=body)["id"]}
+    if template.startswith("/chat/completions/{id}"):
+        asks = [{"role": "user", "content": "hi"}]
+        return {"id": post("/chat/completions", json={"model": MODEL, "messages": asks, "store": True})["id"]}
     if template.startswith("/conversations/{id}"):
         made = post("/conversations", json={"items": [{"role": "user", "content": "hi"}]})
         items = client.get(f"/conversations/{made['id']}/items").json()

@@ -172,6 +172,14 @@ async def chat(sdk):
     assert old.choices[0].message.function_call.name == "get_weather"
     parsed = await sdk(api.parse, model=MODEL, messages=[{"role": "user", "content": "Where?"}], response_format=Place)
     assert isinstance(parsed.choices[0].message.parsed, Place)
+    kept = await sdk(api.create, model=MODEL, messages=ASKS, store=True, metadata={"a": "b"}, tools=[NESTED])
+    assert (await sdk(api.retrieve, kept.id)).choices == kept.choices
+    assert kept.id in [one.id for one in await sdk.drain(api.list, metadata={"a": "b"}, model=MODEL)]
+    assert (await sdk(api.update, kept.id, metadata={"c": "d"})).metadata == {"c": "d"}
+    # The SDK's type for what was asked is that of answers.
+    asked = await sdk.drain(loose(sdk.client).chat.completions.messages.list, kept.id)
+    assert [message.content for message in asked] == [TEXT]
+    assert (await sdk(api.delete, kept.id)).deleted
     for given in [
         {"messages": ASKS, "logprobs": True, "top_logprobs": 1, "stream_options": {"include_usage": True}},
         {"messages": CALLS, "tools": [NESTED]}, {"messages": ASKS, "reasoning_effort": "high"},

@@ -12,13 +12,14 @@ use honshu_domain::Error;
 use serde_json::{Map, Value};
 
 /// The document's files. The first one has everything that stands once; the others add paths and components.
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 9] = [
     include_str!("../openapi/base.json"),
     include_str!("../openapi/responses.json"),
     include_str!("../openapi/items.json"),
     include_str!("../openapi/events.json"),
     include_str!("../openapi/conversations.json"),
     include_str!("../openapi/chat.json"),
+    include_str!("../openapi/chat_stored.json"),
     include_str!("../openapi/completions.json"),
     include_str!("../openapi/messages.json"),
 ];

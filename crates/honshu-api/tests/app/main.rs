@@ -13,8 +13,8 @@
 
 mod access;
 mod bodies;
-mod judge;
 mod completions;
+mod judge;
 mod kept;
 mod management;
 mod matrix;

@@ -52,9 +52,9 @@ fn called(cities: &[&str]) -> Seen {
 
 /// Two houses: callers ask the first, whose other models are the second's.
 pub(crate) struct Street {
-    house: House,
+    pub(crate) house: House,
     upstream: House,
-    secret: String,
+    pub(crate) secret: String,
     key: String,
 }
 
