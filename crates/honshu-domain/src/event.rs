@@ -50,11 +50,11 @@ pub enum RunEvent {
         /// Log probabilities of the tokens in `text`, if asked for.
         logprobs: Vec<TokenLogprob>,
     },
-    /// More of a function call's arguments.
+    /// More of a function call's arguments, or of a custom tool's input.
     ArgumentsDelta {
         /// The item.
         output_index: u32,
-        /// The JSON text to append.
+        /// The text to append; JSON for a function.
         delta: String,
     },
     /// A part is whole.

@@ -14,6 +14,10 @@ pub enum Item {
     FunctionCall(FunctionCall),
     /// The caller's result of such a call.
     FunctionCallOutput(FunctionCallOutput),
+    /// The model asks for a custom tool to be used.
+    CustomToolCall(CustomToolCall),
+    /// The caller's result of such a use.
+    CustomToolCallOutput(FunctionCallOutput),
     /// The model's reasoning.
     Reasoning(Reasoning),
     /// A kind that is carried, not interpreted.
@@ -23,6 +27,44 @@ pub enum Item {
         /// The whole item.
         raw: RawJson,
     },
+}
+
+impl Item {
+    /// The id of the call that this item makes, if it is a call.
+    pub fn call_id(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::FunctionCall(call) => Some(&call.call_id),
+            Self::CustomToolCall(call) => Some(&call.call_id),
+            _ => None,
+        }
+    }
+
+    /// The arguments or the input of the call that this item makes, if it is a call: what
+    /// [`RunEvent::ArgumentsDelta`](crate::RunEvent::ArgumentsDelta) adds to.
+    pub fn call_text(&self) -> Option<&str> {
+        match self {
+            Self::FunctionCall(call) => Some(&call.arguments),
+            Self::CustomToolCall(call) => Some(&call.input),
+            _ => None,
+        }
+    }
+
+    /// [`Self::call_text`], to be changed.
+    pub fn call_text_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::FunctionCall(call) => Some(&mut call.arguments),
+            Self::CustomToolCall(call) => Some(&mut call.input),
+            _ => None,
+        }
+    }
+
+    /// The result of a call of either kind, if this item is one.
+    pub fn call_output(&self) -> Option<&FunctionCallOutput> {
+        match self {
+            Self::FunctionCallOutput(output) | Self::CustomToolCallOutput(output) => Some(output),
+            _ => None,
+        }
+    }
 }
 
 /// Who speaks in a message.
@@ -138,7 +180,20 @@ pub struct FunctionCall {
     pub arguments: String,
 }
 
-/// The caller's result of a function call.
+/// A use of a custom tool by the model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CustomToolCall {
+    /// `ctc_…`, where it has one.
+    pub id: Option<Arc<str>>,
+    /// The id that its output names.
+    pub call_id: Arc<str>,
+    /// The tool.
+    pub name: Arc<str>,
+    /// The input: a text, not JSON.
+    pub input: String,
+}
+
+/// The caller's result of a call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FunctionCallOutput {
     /// The item's own id, where it has one.

@@ -5,6 +5,7 @@
 //! configuration, no clock of its own. What the wire looks like is `honshu-wire`'s business.
 
 mod backend;
+mod custom_tool;
 mod error;
 mod event;
 mod id;
@@ -20,14 +21,17 @@ mod time;
 mod usage;
 
 pub use backend::{Attempt, Backend, BackendKind, RunStream, Support, Timeouts, TokenCount};
+pub use custom_tool::{
+    CustomTool, GrammarSyntax, InputFormat, InputReader, unwrapped_input, wrapped_input,
+};
 pub use error::{Error, ErrorKind, Origin, Problem, Result, Retry, TimeoutKind};
 pub use event::{
     FailureReason, Finish, FinishReason, NativeFrame, Outcome, PartKind, RunEvent, Status,
 };
 pub use id::{BadOcid, Ocid, PublicId, RequestId, ResourceKind};
 pub use item::{
-    FunctionCall, FunctionCallOutput, ImageDetail, Item, Message, Part, Reasoning, Role,
-    TokenLogprob, TopLogprob,
+    CustomToolCall, FunctionCall, FunctionCallOutput, ImageDetail, Item, Message, Part, Reasoning,
+    Role, TokenLogprob, TopLogprob,
 };
 pub use json::RawJson;
 pub use model::{Catalogue, Deployment, Model, ModelCapability, ModelSource, Price, Resolved};

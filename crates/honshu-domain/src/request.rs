@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::custom_tool::{CustomTool, InputFormat};
 use crate::item::Item;
 use crate::json::RawJson;
 
@@ -89,6 +90,22 @@ pub struct InferenceRequest {
     /// Fields that were accepted and are not acted upon by Honshu itself (hints and unknown fields), by JSON
     /// path. A backend that passes the raw body through honours them; others list them in `honshu-ignored`.
     pub hints: Vec<String>,
+}
+
+impl InferenceRequest {
+    /// The custom tools whose input has a grammar, by their places in `tools`, each with the JSON path of its format.
+    pub fn grammars(&self) -> impl Iterator<Item = (usize, String)> + '_ {
+        let format = match self.dialect {
+            Dialect::ChatCompletions => "custom.format",
+            _ => "format",
+        };
+        let has_grammar = |tool: &Tool| matches!(tool, Tool::Custom(custom) if matches!(custom.format, InputFormat::Grammar { .. }));
+        self.tools
+            .iter()
+            .enumerate()
+            .filter(move |(_, tool)| has_grammar(tool))
+            .map(move |(index, _)| (index, format!("tools[{index}].{format}")))
+    }
 }
 
 /// Something that a backend must be able to do, or the request is refused by name.
@@ -209,7 +226,9 @@ pub enum TextFormat {
 pub enum Tool {
     /// A function of the caller's.
     Function(FunctionTool),
-    /// A kind that is carried, not interpreted (hosted tools, custom tools, namespaces).
+    /// A tool of the caller's that takes a text.
+    Custom(CustomTool),
+    /// A kind that is carried, not interpreted (hosted tools, namespaces).
     Other {
         /// The tool's `type`.
         kind: Arc<str>,
@@ -243,6 +262,8 @@ pub enum ToolChoice {
     Required,
     /// This function.
     Function(Arc<str>),
+    /// This custom tool.
+    Custom(Arc<str>),
     /// A form that is carried, not interpreted.
     Other(RawJson),
 }

@@ -1,9 +1,7 @@
 //! Puts the events of a run together into items, for encoders that must say the whole at the end and for
 //! collectors. Forgiving: parts and items that were never announced come into being when something is added.
 
-use honshu_domain::{
-    FunctionCall, Item, Message, Part, PartKind, Reasoning, Role, RunEvent, TokenLogprob,
-};
+use honshu_domain::{Item, Message, Part, PartKind, Reasoning, Role, RunEvent, TokenLogprob};
 
 /// An output item while it grows.
 #[derive(Debug)]
@@ -85,12 +83,9 @@ impl Assembly {
                 output_index,
                 delta,
             } => {
-                if let Some(Slot {
-                    item: Item::FunctionCall(FunctionCall { arguments, .. }),
-                    ..
-                }) = self.find(*output_index)
-                {
-                    arguments.push_str(delta);
+                let slot = self.find(*output_index);
+                if let Some(text) = slot.and_then(|slot| slot.item.call_text_mut()) {
+                    text.push_str(delta);
                 }
             }
             RunEvent::ItemDone { output_index, item } => {
@@ -231,12 +226,15 @@ pub(crate) fn replay(item: Item, output_index: u32, choice: u32, out: &mut Vec<R
     let mut bare = item.clone();
     match &mut bare {
         Item::Message(message) => message.content.clear(),
-        Item::FunctionCall(call) => call.arguments.clear(),
         Item::Reasoning(reasoning) => {
             reasoning.content.clear();
             reasoning.summary.clear();
         }
-        _ => {}
+        call => {
+            if let Some(text) = call.call_text_mut() {
+                text.clear();
+            }
+        }
     }
     out.push(RunEvent::ItemStarted {
         output_index,
@@ -271,12 +269,10 @@ pub(crate) fn replay(item: Item, output_index: u32, choice: u32, out: &mut Vec<R
             kind,
         });
     }
-    if let Item::FunctionCall(call) = &item
-        && !call.arguments.is_empty()
-    {
+    if let Some(text) = item.call_text().filter(|text| !text.is_empty()) {
         out.push(RunEvent::ArgumentsDelta {
             output_index,
-            delta: call.arguments.clone(),
+            delta: text.to_owned(),
         });
     }
     out.push(RunEvent::ItemDone { output_index, item });

@@ -346,6 +346,8 @@ fn odd_but_real_chat_requests_are_accepted() {
             Item::Message(message) => message.role.as_str(),
             Item::FunctionCall(_) => "call",
             Item::FunctionCallOutput(_) => "output",
+            Item::CustomToolCall(_) => "custom call",
+            Item::CustomToolCallOutput(_) => "custom output",
             Item::Reasoning(_) => "reasoning",
             Item::Other { .. } => "other",
         })
@@ -374,7 +376,7 @@ fn odd_but_real_chat_requests_are_accepted() {
     assert_eq!(request.sampling.top_k, Some(0));
     assert_eq!(request.tool_choice, ToolChoice::Function("f".into()));
     assert!(request.include_usage && request.stream);
-    assert_eq!(request.hints, ["tools[1]", "vendor_field"]);
+    assert_eq!(request.hints, ["vendor_field"]);
     assert!(
         request
             .demands
@@ -422,6 +424,7 @@ fn allowed_tools_leave_only_what_is_allowed() {
                 .iter()
                 .map(|tool| match tool {
                     Tool::Function(function) => &*function.name,
+                    Tool::Custom(custom) => &custom.name,
                     Tool::Other { kind, .. } => kind,
                 })
                 .collect();

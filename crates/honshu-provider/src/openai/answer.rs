@@ -3,7 +3,7 @@
 //! A stream that breaks off ends without `Finished`: the run's owner then knows that it was cut. Dropping the
 //! stream closes the connection, which tells the upstream to stop.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -117,7 +117,7 @@ impl Answer {
             Content::Whole(bytes) => self.decoder.whole(bytes, &mut self.scratch)?,
             Content::WholeForStream(bytes) => {
                 // Only a translation can make a stream of it.
-                self.decoder = Decoder::translating(self.dialect, 1);
+                self.decoder = Decoder::translating(self.dialect, 1, HashSet::new());
                 self.decoder.whole(bytes, &mut self.scratch)?;
             }
         }
@@ -344,10 +344,18 @@ impl Decoder {
         }))
     }
 
-    pub(super) fn translating(dialect: Dialect, choices: u32) -> Self {
+    /// A decoder of an upstream's `dialect`. `custom_tools` were shown to it as functions.
+    pub(super) fn translating(
+        dialect: Dialect,
+        choices: u32,
+        custom_tools: HashSet<Arc<str>>,
+    ) -> Self {
         match dialect {
             Dialect::ChatCompletions => {
-                Self::Chat(Box::new(chat::UpstreamDecoder::new().with_choices(choices)))
+                let decoder = chat::UpstreamDecoder::new()
+                    .with_choices(choices)
+                    .with_custom_tools(custom_tools);
+                Self::Chat(Box::new(decoder))
             }
             // Nothing is translated from the others.
             Dialect::Responses | Dialect::Messages | Dialect::Completions | Dialect::Embeddings => {

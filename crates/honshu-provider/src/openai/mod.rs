@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use honshu_domain::{
-    Attempt, Backend, BackendKind, Demand, Dialect, InferenceRequest, RunStream, Support,
+    Attempt, Backend, BackendKind, Demand, Dialect, InferenceRequest, RunStream, Support, Tool,
 };
 use honshu_egress::{Client, parse_url};
 use honshu_wire::passthrough::{FramePatcher, patch_request};
@@ -220,8 +220,12 @@ impl Backend for OpenAiProvider {
 
     fn leaves_out(&self, _upstream: &str, request: &InferenceRequest) -> Vec<String> {
         let spoken = self.dialect_for(request.dialect);
-        if spoken == request.dialect || spoken != Dialect::Responses {
+        if spoken == request.dialect {
             return Vec::new();
+        }
+        if spoken != Dialect::Responses {
+            // There the tool is a function; its grammar is told in words, and nothing keeps to it.
+            return request.grammars().map(|(_, path)| path).collect();
         }
         let sampling = &request.sampling;
         // Chat has them, Responses does not.
@@ -259,7 +263,11 @@ impl Backend for OpenAiProvider {
                 .with_choices(attempt.request.choices),
             )
         } else {
-            Decoder::translating(dialect, attempt.request.choices)
+            let names = attempt.request.tools.iter().filter_map(|tool| match tool {
+                Tool::Custom(custom) => Some(Arc::clone(&custom.name)),
+                _ => None,
+            });
+            Decoder::translating(dialect, attempt.request.choices, names.collect())
         };
         Box::pin(Answer::new(Exchange {
             client: self.client.clone(),

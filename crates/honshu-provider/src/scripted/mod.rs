@@ -11,6 +11,8 @@
 //!   several turns, also when it adds messages of its own that tell nothing;
 //! - `Refuse with: X` is a refusal that says `X`;
 //! - `Answer with N words` answers with N words, at most 100,000;
+//! - a custom tool is called in the same way: its input is what stands behind `with`, as it stands, or, written as a
+//!   JSON string, what that means;
 //! - a forced tool, or the only tool when nothing else is told, is called with arguments that satisfy its schema;
 //! - a JSON schema for the answer is filled, JSON mode gives an object;
 //! - anything else is answered with one fixed sentence.
@@ -24,6 +26,8 @@
 //! - `stall-at=N`, `cut-at=N`, `fail-at=N`: instead of event N, counted from 0, the stream falls silent, ends
 //!   without an end, or fails; `fail-at=0` is a failure before anything was sent;
 //! - `status=N`: the upstream status that a failure stands for (429, 500, 503, …; default 500).
+//!
+//! The grammar of a custom tool is not solved: it is named as ignored.
 //!
 //! Images and files are taken and not looked at; sound, stored state and items that only one dialect knows are
 //! refused.
@@ -44,7 +48,8 @@ mod play;
 mod script;
 
 use honshu_domain::{
-    Attempt, Backend, BackendKind, Demand, Dialect, RunStream, Support, TokenCount,
+    Attempt, Backend, BackendKind, Demand, Dialect, InferenceRequest, RunStream, Support,
+    TokenCount,
 };
 
 use crate::is_reasoning_effort;
@@ -91,6 +96,10 @@ impl Backend for ScriptedProvider {
 
     fn acts_on_hint(&self, _upstream: &str, dialect: Dialect, path: &str) -> bool {
         is_reasoning_effort(dialect, path)
+    }
+
+    fn leaves_out(&self, _upstream: &str, request: &InferenceRequest) -> Vec<String> {
+        request.grammars().map(|(_, path)| path).collect()
     }
 
     fn count_input_tokens(&self, attempt: Attempt) -> Option<TokenCount> {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use honshu_domain::{
-    Attempt, Error, ErrorKind, Finish, FinishReason, FunctionCall, FunctionTool, InferenceRequest,
-    Item, Message, Origin, Part, PartKind, RawJson, Reasoning, Retry, Role, RunEvent, TextFormat,
-    TokenLogprob, Tool, ToolChoice, TopLogprob, Usage,
+    Attempt, CustomToolCall, Error, ErrorKind, Finish, FinishReason, FunctionCall, FunctionTool,
+    InferenceRequest, Item, Message, Origin, Part, PartKind, RawJson, Reasoning, Retry, Role,
+    RunEvent, TextFormat, TokenLogprob, Tool, ToolChoice, TopLogprob, Usage,
 };
 use serde_json::Value;
 
@@ -127,42 +127,68 @@ enum Answer {
     Calls(Vec<(Arc<str>, String)>),
 }
 
-fn decide(request: &InferenceRequest, message: &str) -> Answer {
-    let functions: Vec<&FunctionTool> = request
-        .tools
-        .iter()
+/// A tool that can be called.
+#[derive(Clone, Copy)]
+enum Callable<'r> {
+    Function(&'r FunctionTool),
+    Custom(&'r Arc<str>),
+}
+
+impl<'r> Callable<'r> {
+    fn name(self) -> &'r Arc<str> {
+        match self {
+            Self::Function(function) => &function.name,
+            Self::Custom(name) => name,
+        }
+    }
+
+    /// What it is called with when nothing tells.
+    fn text(self) -> String {
+        match self {
+            Self::Function(function) => arguments_for(function),
+            Self::Custom(_) => "input".to_owned(),
+        }
+    }
+}
+
+fn callables(request: &InferenceRequest) -> Vec<Callable<'_>> {
+    let tools = request.tools.iter();
+    tools
         .filter_map(|tool| match tool {
-            Tool::Function(function) => Some(function),
+            Tool::Function(function) => Some(Callable::Function(function)),
+            Tool::Custom(custom) => Some(Callable::Custom(&custom.name)),
             Tool::Other { .. } => None,
         })
-        .collect();
+        .collect()
+}
+
+fn decide(request: &InferenceRequest, message: &str) -> Answer {
+    let callables = callables(request);
     let find = |name: &str| {
-        functions
-            .iter()
-            .find(|function| &*function.name == name)
-            .copied()
+        let named = |callable: &&Callable<'_>| &**callable.name() == name;
+        callables.iter().find(named).copied()
     };
     let results = tool_results(request);
     let told = told_calls(message);
 
     let forced = match &request.tool_choice {
-        ToolChoice::Function(name) => find(name),
+        ToolChoice::Function(name) | ToolChoice::Custom(name) => find(name),
         ToolChoice::Required => told
             .iter()
             .find_map(|(name, _)| find(name))
-            .or_else(|| functions.first().copied()),
+            .or_else(|| callables.first().copied()),
         ToolChoice::Auto | ToolChoice::None | ToolChoice::Other(_) => None,
     };
-    if let Some(function) = forced {
+    if let Some(callable) = forced {
         let mut calls: Vec<_> = told
             .into_iter()
             .filter(|(name, _)| match &request.tool_choice {
-                ToolChoice::Function(only) => name == only,
+                ToolChoice::Function(only) | ToolChoice::Custom(only) => name == only,
                 _ => find(name).is_some(),
             })
             .collect();
         if calls.is_empty() {
-            calls.push((Arc::clone(&function.name), arguments_for(function)));
+            calls.push((Arc::clone(callable.name()), callable.text()));
         }
         return Answer::Calls(limited(calls, request));
     }
@@ -200,9 +226,9 @@ fn decide(request: &InferenceRequest, message: &str) -> Answer {
         let words: Vec<&str> = WORDS.into_iter().cycle().take(count).collect();
         return Answer::Text(words.join(" "));
     }
-    match functions.as_slice() {
+    match callables.as_slice() {
         [only] if request.tool_choice == ToolChoice::Auto => {
-            Answer::Calls(vec![(Arc::clone(&only.name), arguments_for(only))])
+            Answer::Calls(vec![(Arc::clone(only.name()), only.text())])
         }
         _ => Answer::Text(DEFAULT_ANSWER.to_owned()),
     }
@@ -212,7 +238,7 @@ fn decide(request: &InferenceRequest, message: &str) -> Answer {
 fn call<'f>(
     calls: Vec<(Arc<str>, String)>,
     request: &InferenceRequest,
-    find: impl Fn(&str) -> Option<&'f FunctionTool>,
+    find: impl Fn(&str) -> Option<Callable<'f>>,
 ) -> Answer {
     match calls.iter().find(|(name, _)| find(name).is_none()) {
         Some((name, _)) => Answer::Text(format!("There is no tool `{name}` in the request.")),
@@ -268,7 +294,9 @@ fn tool_results(request: &InferenceRequest) -> Vec<String> {
     request.input[after..]
         .iter()
         .filter_map(|item| match item {
-            Item::FunctionCallOutput(output) => Some(text_of(&output.output)),
+            Item::FunctionCallOutput(output) | Item::CustomToolCallOutput(output) => {
+                Some(text_of(&output.output))
+            }
             _ => None,
         })
         .collect()
@@ -441,7 +469,10 @@ pub(super) fn input_tokens(request: &InferenceRequest) -> u64 {
             + match item {
                 Item::Message(message) => count_words(&text_of(&message.content)),
                 Item::FunctionCall(call) => count_words(&call.name) + count_words(&call.arguments),
-                Item::FunctionCallOutput(output) => count_words(&text_of(&output.output)),
+                Item::CustomToolCall(call) => count_words(&call.name) + count_words(&call.input),
+                Item::FunctionCallOutput(output) | Item::CustomToolCallOutput(output) => {
+                    count_words(&text_of(&output.output))
+                }
                 Item::Reasoning(reasoning) => reasoning
                     .content
                     .iter()
@@ -624,20 +655,38 @@ impl Writer<'_> {
         calls: &[(Arc<str>, String)],
         request_id: &str,
     ) -> FinishReason {
-        for (index, (name, arguments)) in calls.iter().enumerate() {
-            let pieces = tokens(arguments);
+        for (index, (name, text)) in calls.iter().enumerate() {
+            let mut callables = callables(self.request).into_iter();
+            let is_custom =
+                callables.any(|callable| matches!(callable, Callable::Custom(own) if own == name));
+            let decoded = serde_json::from_str::<String>(text).ok();
+            let text = match decoded.as_deref().filter(|_| is_custom) {
+                Some(input) => input,
+                None => text,
+            };
+            let pieces = tokens(text);
             let (taken, is_all) = self.take(&pieces);
             let output_index = self.place();
-            let mut call = FunctionCall {
-                id: None,
-                call_id: call_id(request_id, choice, index),
-                name: Arc::clone(name),
-                arguments: String::new(),
+            let (id, call_id, name) = (None, call_id(request_id, choice, index), Arc::clone(name));
+            let mut item = if is_custom {
+                Item::CustomToolCall(CustomToolCall {
+                    id,
+                    call_id,
+                    name,
+                    input: String::new(),
+                })
+            } else {
+                Item::FunctionCall(FunctionCall {
+                    id,
+                    call_id,
+                    name,
+                    arguments: String::new(),
+                })
             };
             self.events.push(RunEvent::ItemStarted {
                 output_index,
                 choice,
-                item: Item::FunctionCall(call.clone()),
+                item: item.clone(),
             });
             for piece in &taken {
                 self.events.push(RunEvent::ArgumentsDelta {
@@ -649,11 +698,10 @@ impl Writer<'_> {
                 // A call whose arguments are cut off is not done: nobody may run it.
                 return FinishReason::Length;
             }
-            call.arguments = taken.concat();
-            self.events.push(RunEvent::ItemDone {
-                output_index,
-                item: Item::FunctionCall(call),
-            });
+            if let Some(whole) = item.call_text_mut() {
+                *whole = taken.concat();
+            }
+            self.events.push(RunEvent::ItemDone { output_index, item });
         }
         FinishReason::ToolCalls
     }

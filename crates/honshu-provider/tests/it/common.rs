@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use honshu_domain::{
-    Attempt, Backend, Error, Finish, FunctionCall, InferenceRequest, Item, Part, RunEvent,
-    RunStream, Timeouts,
+    Attempt, Backend, CustomToolCall, Error, Finish, FunctionCall, InferenceRequest, Item, Part,
+    RunEvent, RunStream, Timeouts,
 };
 
 pub(crate) fn attempt(request: InferenceRequest, upstream: &str) -> Attempt {
@@ -90,6 +90,15 @@ impl Got {
         self.items()
             .filter_map(|item| match item {
                 Item::FunctionCall(call) => Some(call.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub(crate) fn custom_calls(&self) -> Vec<CustomToolCall> {
+        self.items()
+            .filter_map(|item| match item {
+                Item::CustomToolCall(call) => Some(call.clone()),
                 _ => None,
             })
             .collect()

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use honshu_domain::{
-    Backend, Demand, Dialect, ErrorKind, FinishReason, Origin, Retry, RunEvent, Support,
+    Backend, CustomTool, Demand, Dialect, ErrorKind, FinishReason, GrammarSyntax, InputFormat,
+    Origin, Retry, RunEvent, Support, Tool,
 };
 use honshu_egress::{AddressRules, Client, ClientOptions};
 use honshu_provider::{Credential, OpenAiOptions, OpenAiProvider};
@@ -139,6 +140,53 @@ async fn another_dialect_is_translated_both_ways() {
         Support::Yes
     );
     assert!(!provider.passes_through("up", Dialect::Responses));
+}
+
+#[tokio::test]
+async fn a_custom_tool_is_a_function_for_an_upstream_that_speaks_chat_alone() {
+    let call = |rest: &str| {
+        chunk(
+            &format!(r#"{{"tool_calls":[{{"index":0,{rest}}}]}}"#),
+            "null",
+        )
+    };
+    let frames = [
+        call(r#""id":"c","type":"function","function":{"name":"patch","arguments":""}"#),
+        call(r#""function":{"arguments":"{\"input\": \"*** Be"}"#),
+        call(r#""function":{"arguments":"gin\\n+\"}"}"#),
+        chunk("{}", "\"tool_calls\""),
+        "[DONE]".to_owned(),
+    ];
+    let frames: Vec<Vec<u8>> = frames
+        .iter()
+        .map(|data| format!("data: {data}\n\n").into_bytes())
+        .collect();
+    let upstream = MockUpstream::start([Reply::stream(frames)]).await;
+    let chat_only = provider(&upstream.base_url(), true, false);
+    let mut asked = request("test.model", "Patch it.");
+    asked.tools = vec![Tool::Custom(CustomTool {
+        name: "patch".into(),
+        description: None,
+        format: InputFormat::Grammar {
+            syntax: GrammarSyntax::Lark,
+            definition: "start: /.*/".into(),
+        },
+    })];
+    assert_eq!(chat_only.leaves_out("up", &asked), ["tools[0].format"]);
+    let both = provider(&upstream.base_url(), true, true);
+    assert!(both.leaves_out("up", &asked).is_empty());
+
+    let got = run(&chat_only, asked).await;
+    let calls = got.custom_calls();
+    assert_eq!(calls.len(), 1, "{got:?}");
+    assert_eq!(
+        (&*calls[0].call_id, calls[0].input.as_str()),
+        ("c", "*** Begin\n+")
+    );
+    assert_eq!(got.finish().unwrap().reason, FinishReason::ToolCalls);
+    let sent: serde_json::Value =
+        serde_json::from_slice(&upstream.received().remove(0).body).unwrap();
+    assert_eq!(sent["tools"][0]["function"]["name"], "patch");
 }
 
 #[tokio::test]

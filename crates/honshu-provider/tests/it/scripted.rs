@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use honshu_domain::{
-    Backend, Demand, Dialect, ErrorKind, FinishReason, FunctionCallOutput, FunctionTool,
-    InferenceRequest, Item, Part, RawJson, Retry, RunEvent, Support, TextFormat, Tool, ToolChoice,
+    Backend, CustomTool, Demand, Dialect, ErrorKind, FinishReason, FunctionCallOutput,
+    FunctionTool, GrammarSyntax, InferenceRequest, InputFormat, Item, Part, RawJson, Retry,
+    RunEvent, Support, TextFormat, Tool, ToolChoice,
 };
 use honshu_provider::ScriptedProvider;
 use honshu_testkit::request;
@@ -122,6 +123,53 @@ async fn it_calls_tools_and_quotes_their_results() {
     })
     .await;
     assert!(unknown.calls().is_empty() && unknown.text().contains("`nothing`"));
+}
+
+#[tokio::test]
+async fn it_calls_custom_tools_and_says_that_it_solves_no_grammar() {
+    let tools = || {
+        let format = InputFormat::Grammar {
+            syntax: GrammarSyntax::Regex,
+            definition: "a+".into(),
+        };
+        let custom = |name: &str, format| {
+            Tool::Custom(CustomTool {
+                name: name.into(),
+                description: None,
+                format,
+            })
+        };
+        vec![custom("run", InputFormat::Text), custom("patch", format)]
+    };
+    let told = "Call the tool run with ls -l {x}\nCall the tool patch with \"a\\nb\"";
+    let got = ask(told, |r| r.tools = tools()).await;
+    let calls = got.custom_calls();
+    let inputs: Vec<&str> = calls.iter().map(|call| call.input.as_str()).collect();
+    assert_eq!(inputs, ["ls -l {x}", "a\nb"]);
+    assert_eq!(got.finish().unwrap().reason, FinishReason::ToolCalls);
+
+    let forced = ask("hello", |r| {
+        r.tools = tools();
+        r.tool_choice = ToolChoice::Custom("patch".into());
+    })
+    .await;
+    assert_eq!(&*forced.custom_calls()[0].name, "patch");
+
+    let answer = ask(told, |r| {
+        r.tools = tools();
+        r.input.push(Item::CustomToolCall(calls[0].clone()));
+        r.input.push(Item::CustomToolCallOutput(FunctionCallOutput {
+            id: None,
+            call_id: calls[0].call_id.clone(),
+            output: vec![Part::text("three files")],
+        }));
+    })
+    .await;
+    assert_eq!(answer.text(), "The tool said: three files");
+
+    let mut asked = request("honshu.scripted", "hi");
+    asked.tools = tools();
+    assert_eq!(scripted().leaves_out("up", &asked), ["tools[1].format"]);
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use honshu_domain::{
-    FunctionCall, InferenceRequest, Item, Message, Part, Reasoning, Role, TextFormat, Tool,
-    ToolChoice,
+    InferenceRequest, Item, Message, Part, Reasoning, Role, TextFormat, Tool, ToolChoice,
+    wrapped_input,
 };
 
 use crate::json::{put, put_bool, put_f32, put_str, put_uint};
@@ -11,6 +11,10 @@ use crate::responses::items::detail_word;
 
 /// The body for an upstream that speaks Chat Completions, when the caller did not. Items and tools that only
 /// the caller's dialect knows are left out: demands for them were refused before.
+///
+/// Custom tools are shown as functions with one text: of the servers that speak this dialect and no other hardly any
+/// knows the former. [`UpstreamDecoder::with_custom_tools`](super::UpstreamDecoder::with_custom_tools) makes their
+/// calls custom ones again.
 pub fn build_request(request: &InferenceRequest, upstream: &str, stream: bool) -> Bytes {
     let mut body = BytesMut::with_capacity(request.raw.len() + 256);
     let out = &mut body;
@@ -43,7 +47,7 @@ pub fn build_request(request: &InferenceRequest, upstream: &str, stream: bool) -
 struct Turn<'a> {
     reasoning: Vec<&'a Reasoning>,
     message: Option<&'a Message>,
-    calls: Vec<&'a FunctionCall>,
+    calls: Vec<&'a Item>,
 }
 
 fn write_messages(items: &[Item], mut first: bool, out: &mut BytesMut) {
@@ -75,7 +79,7 @@ fn write_messages(items: &[Item], mut first: bool, out: &mut BytesMut) {
                 }
                 turn.message = Some(message);
             }
-            Item::FunctionCall(call) => turn.calls.push(call),
+            Item::FunctionCall(_) | Item::CustomToolCall(_) => turn.calls.push(item),
             Item::Message(message) => {
                 flush(&mut turn, &mut comma, out);
                 comma(out);
@@ -97,7 +101,7 @@ fn write_messages(items: &[Item], mut first: bool, out: &mut BytesMut) {
                 }
                 put(out, "}");
             }
-            Item::FunctionCallOutput(output) => {
+            Item::FunctionCallOutput(output) | Item::CustomToolCallOutput(output) => {
                 flush(&mut turn, &mut comma, out);
                 comma(out);
                 put(out, "{\"role\":\"tool\",\"tool_call_id\":");
@@ -130,12 +134,17 @@ fn write_turn(turn: &Turn<'_>, out: &mut BytesMut) {
     }
     for (at, call) in turn.calls.iter().enumerate() {
         put(out, if at == 0 { ",\"tool_calls\":[" } else { "," });
+        let (call_id, name, arguments) = match call {
+            Item::FunctionCall(call) => (&call.call_id, &call.name, call.arguments.clone()),
+            Item::CustomToolCall(call) => (&call.call_id, &call.name, wrapped_input(&call.input)),
+            _ => continue,
+        };
         put(out, "{\"id\":");
-        put_str(out, &call.call_id);
+        put_str(out, call_id);
         put(out, ",\"type\":\"function\",\"function\":{\"name\":");
-        put_str(out, &call.name);
+        put_str(out, name);
         put(out, ",\"arguments\":");
-        put_str(out, &call.arguments);
+        put_str(out, &arguments);
         put(out, "}}");
     }
     if !turn.calls.is_empty() {
@@ -186,27 +195,37 @@ fn write_content(parts: &[Part], out: &mut BytesMut) {
 }
 
 fn write_tools(request: &InferenceRequest, out: &mut BytesMut) {
-    let functions = request.tools.iter().filter_map(|tool| match tool {
-        Tool::Function(function) => Some(function),
-        Tool::Other { .. } => None,
-    });
     let mut any = false;
-    for function in functions {
+    for tool in &request.tools {
+        let (name, description) = match tool {
+            Tool::Function(function) => (&function.name, &function.description),
+            Tool::Custom(custom) => (&custom.name, &custom.description),
+            Tool::Other { .. } => continue,
+        };
         put(out, if any { "," } else { ",\"tools\":[" });
         any = true;
         put(out, "{\"type\":\"function\",\"function\":{\"name\":");
-        put_str(out, &function.name);
-        if let Some(description) = &function.description {
+        put_str(out, name);
+        if let Some(description) = description {
             put(out, ",\"description\":");
             put_str(out, description);
         }
-        if let Some(parameters) = &function.parameters {
-            put(out, ",\"parameters\":");
-            put(out, parameters.get());
-        }
-        if let Some(strict) = function.strict {
-            put(out, ",\"strict\":");
-            put_bool(out, strict);
+        match tool {
+            Tool::Function(function) => {
+                if let Some(parameters) = &function.parameters {
+                    put(out, ",\"parameters\":");
+                    put(out, parameters.get());
+                }
+                if let Some(strict) = function.strict {
+                    put(out, ",\"strict\":");
+                    put_bool(out, strict);
+                }
+            }
+            Tool::Custom(custom) => {
+                put(out, ",\"parameters\":");
+                put(out, &custom.parameters().to_string());
+            }
+            Tool::Other { .. } => {}
         }
         put(out, "}}");
     }
@@ -221,7 +240,7 @@ fn write_tools(request: &InferenceRequest, out: &mut BytesMut) {
         ToolChoice::Auto | ToolChoice::Other(_) => {}
         ToolChoice::None => put(out, ",\"tool_choice\":\"none\""),
         ToolChoice::Required => put(out, ",\"tool_choice\":\"required\""),
-        ToolChoice::Function(name) => {
+        ToolChoice::Function(name) | ToolChoice::Custom(name) => {
             put(
                 out,
                 ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":",

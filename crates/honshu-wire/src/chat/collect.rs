@@ -7,7 +7,9 @@ use honshu_domain::{
 };
 
 use super::decode::UpstreamDecoder;
-use super::encode::{is_legacy, legacy_finish_word, prefix, write_choice_logprobs, write_usage};
+use super::encode::{
+    is_legacy, legacy_finish_word, prefix, write_call, write_choice_logprobs, write_usage,
+};
 use super::stored::Identity;
 use crate::assembly::Assembly;
 use crate::head::ResponseHead;
@@ -161,7 +163,7 @@ impl Collector {
                     let texts = item.summary.iter().chain(&item.content);
                     texts.for_each(|more| reasoning.push_str(more));
                 }
-                Item::FunctionCall(call) => calls.push(call),
+                call if call.call_id().is_some() => calls.push(call),
                 _ => {}
             }
         }
@@ -183,7 +185,7 @@ impl Collector {
             put(out, ",\"reasoning_content\":");
             put_str(out, &reasoning);
         }
-        if let (true, Some(call)) = (self.legacy, calls.first()) {
+        if let (true, Some(Item::FunctionCall(call))) = (self.legacy, calls.first()) {
             // That form holds one call.
             put(out, ",\"function_call\":{\"name\":");
             put_str(out, &call.name);
@@ -194,13 +196,9 @@ impl Collector {
         let listed = if self.legacy { &[][..] } else { &calls[..] };
         for (at, call) in listed.iter().enumerate() {
             put(out, if at == 0 { ",\"tool_calls\":[" } else { "," });
-            put(out, "{\"id\":");
-            put_str(out, &call.call_id);
-            put(out, ",\"type\":\"function\",\"function\":{\"name\":");
-            put_str(out, &call.name);
-            put(out, ",\"arguments\":");
-            put_str(out, &call.arguments);
-            put(out, "}}");
+            put(out, "{");
+            write_call(call, out);
+            put(out, "}");
         }
         if !listed.is_empty() {
             put(out, "]");

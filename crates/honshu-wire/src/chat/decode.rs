@@ -1,10 +1,11 @@
 //! An upstream's Chat answer as events, for callers of another dialect.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use honshu_domain::{
-    Error, Finish, FinishReason, FunctionCall, Item, Message, Part, PartKind, Reasoning, Role,
-    RunEvent, TokenLogprob, Usage,
+    CustomToolCall, Error, Finish, FinishReason, FunctionCall, InputReader, Item, Message, Part,
+    PartKind, Reasoning, Role, RunEvent, TokenLogprob, Usage, unwrapped_input,
 };
 
 use crate::assembly::{Assembly, empty, replay};
@@ -33,6 +34,10 @@ pub struct UpstreamDecoder {
     /// Choices that were asked for; 0 counts as one.
     wanted: usize,
     usage: Option<Usage>,
+    /// Names of custom tools that the upstream was shown as functions.
+    custom_tools: HashSet<Arc<str>>,
+    /// What takes the inputs out of the arguments of open calls, by output index.
+    readers: Vec<(u32, InputReader)>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +60,13 @@ impl UpstreamDecoder {
     #[must_use]
     pub fn with_choices(mut self, choices: u32) -> Self {
         self.wanted = choices as usize;
+        self
+    }
+
+    /// Names of custom tools that the upstream was shown as functions: calls of them become custom again.
+    #[must_use]
+    pub fn with_custom_tools(mut self, names: HashSet<Arc<str>>) -> Self {
+        self.custom_tools = names;
         self
     }
 
@@ -322,7 +334,8 @@ impl UpstreamDecoder {
         if index >= CALLS_MAX {
             return Err(nonsense());
         }
-        let function = node.find("function");
+        let custom = node.find("custom");
+        let function = node.find("function").or(custom);
         let known = self.choices[at]
             .calls
             .iter()
@@ -340,12 +353,10 @@ impl UpstreamDecoder {
                     self.close(earlier, out);
                 }
                 let call_id = self.call_id(node, output_index);
-                let item = Item::FunctionCall(FunctionCall {
-                    id: None,
-                    call_id,
-                    name: name.into(),
-                    arguments: String::new(),
-                });
+                let item = self.call_item(call_id, name, String::new(), custom.is_some());
+                if custom.is_none() && matches!(item, Item::CustomToolCall(_)) {
+                    self.readers.push((output_index, InputReader::default()));
+                }
                 let choice = self.choices[at].index;
                 self.emit(
                     RunEvent::ItemStarted {
@@ -358,19 +369,54 @@ impl UpstreamDecoder {
                 output_index
             }
         };
-        if let Some(delta) = function
-            .and_then(|function| function.find_str("arguments"))
-            .filter(|delta| !delta.is_empty())
-        {
-            self.emit(
-                RunEvent::ArgumentsDelta {
-                    output_index,
-                    delta: delta.to_owned(),
-                },
-                out,
-            );
-        }
+        let key = if custom.is_some() {
+            "input"
+        } else {
+            "arguments"
+        };
+        let text = function.and_then(|function| function.find_str(key));
+        let delta = match self.reader(output_index) {
+            Some((_, reader)) => reader.take(text.unwrap_or_default()),
+            None => text.unwrap_or_default().to_owned(),
+        };
+        self.call_text(output_index, delta, out);
         Ok(())
+    }
+
+    fn reader(&mut self, output_index: u32) -> Option<&mut (u32, InputReader)> {
+        self.readers
+            .iter_mut()
+            .find(|(place, _)| *place == output_index)
+    }
+
+    fn call_text(&mut self, output_index: u32, delta: String, out: &mut Vec<RunEvent>) {
+        if !delta.is_empty() {
+            let event = RunEvent::ArgumentsDelta {
+                output_index,
+                delta,
+            };
+            self.emit(event, out);
+        }
+    }
+
+    /// A call with its arguments, or, for a custom tool, its input.
+    fn call_item(&self, call_id: Arc<str>, name: &str, text: String, is_custom: bool) -> Item {
+        let (id, name): (_, Arc<str>) = (None, name.into());
+        if is_custom || self.custom_tools.contains(&name) {
+            Item::CustomToolCall(CustomToolCall {
+                id,
+                call_id,
+                name,
+                input: text,
+            })
+        } else {
+            Item::FunctionCall(FunctionCall {
+                id,
+                call_id,
+                name,
+                arguments: text,
+            })
+        }
     }
 
     fn call_id(&self, node: &Node<'_>, output_index: u32) -> Arc<str> {
@@ -387,6 +433,14 @@ impl UpstreamDecoder {
 
     /// Ends an item and its parts.
     fn close(&mut self, output_index: u32, out: &mut Vec<RunEvent>) {
+        if let Some(at) = self
+            .readers
+            .iter()
+            .position(|(place, _)| *place == output_index)
+        {
+            let (_, reader) = self.readers.swap_remove(at);
+            self.call_text(output_index, reader.finish(), out);
+        }
         let Some(slot) = self.items.find(output_index).filter(|slot| !slot.done) else {
             return;
         };
@@ -447,19 +501,24 @@ impl UpstreamDecoder {
             }));
         }
         for call in calls {
-            let Some(function) = call.find("function") else {
+            let custom = call.find("custom");
+            let Some(function) = call.find("function").or(custom) else {
                 continue;
             };
             let place = self.next_index + u32::try_from(items.len()).unwrap_or_default();
-            items.push(Item::FunctionCall(FunctionCall {
-                id: None,
-                call_id: self.call_id(call, place),
-                name: function.find_str("name").unwrap_or_default().into(),
-                arguments: function
-                    .find_str("arguments")
-                    .unwrap_or_default()
-                    .to_owned(),
-            }));
+            let name = function.find_str("name").unwrap_or_default();
+            let key = if custom.is_some() {
+                "input"
+            } else {
+                "arguments"
+            };
+            let text = function.find_str(key).unwrap_or_default();
+            let text = if custom.is_none() && self.custom_tools.contains(name) {
+                unwrapped_input(text)
+            } else {
+                text.to_owned()
+            };
+            items.push(self.call_item(self.call_id(call, place), name, text, custom.is_some()));
         }
         items
     }

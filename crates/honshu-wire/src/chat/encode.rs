@@ -48,6 +48,8 @@ struct Shown {
     choice: u32,
     /// The place in the choice's `tool_calls`.
     tool: Option<u32>,
+    /// Whether it is a call of a custom tool.
+    custom: bool,
     /// Which parts have been streamed.
     parts: Vec<(PartKind, u32)>,
     arguments: bool,
@@ -274,10 +276,11 @@ impl StreamEncoder {
             output_index,
             choice,
             tool: None,
+            custom: matches!(item, Item::CustomToolCall(_)),
             parts: Vec::new(),
             arguments: false,
         };
-        if let Item::FunctionCall(call) = item {
+        if let Some(text) = item.call_text() {
             let tool = self
                 .choices
                 .iter_mut()
@@ -287,25 +290,25 @@ impl StreamEncoder {
                     known.tools - 1
                 });
             shown.tool = Some(tool);
-            shown.arguments = !call.arguments.is_empty();
+            shown.arguments = !text.is_empty();
             if self.legacy && tool > 0 {
                 // That form holds one call.
                 shown.tool = None;
             } else {
                 let from = self.open(choice, out);
-                if self.legacy {
+                if let (true, Item::FunctionCall(call)) = (self.legacy, item) {
                     put(out, "{\"function_call\":{\"name\":");
+                    put_str(out, &call.name);
+                    put(out, ",\"arguments\":");
+                    put_str(out, &call.arguments);
+                    put(out, "}}");
                 } else {
                     put(out, "{\"tool_calls\":[{\"index\":");
                     put_uint(out, tool);
-                    put(out, ",\"id\":");
-                    put_str(out, &call.call_id);
-                    put(out, ",\"type\":\"function\",\"function\":{\"name\":");
+                    put(out, ",");
+                    write_call(item, out);
+                    put(out, "}]}");
                 }
-                put_str(out, &call.name);
-                put(out, ",\"arguments\":");
-                put_str(out, &call.arguments);
-                put(out, if self.legacy { "}}" } else { "}}]}" });
                 self.close(from, None, &[], false, out);
             }
         }
@@ -348,20 +351,28 @@ impl StreamEncoder {
         let Some(shown) = self.shown(output_index) else {
             return;
         };
-        let (choice, Some(tool)) = (shown.choice, shown.tool) else {
+        let (choice, custom, Some(tool)) = (shown.choice, shown.custom, shown.tool) else {
             return;
         };
         shown.arguments = true;
         let from = self.open(choice, out);
-        if self.legacy {
+        let legacy = self.legacy && !custom;
+        if legacy {
             put(out, "{\"function_call\":{\"arguments\":");
         } else {
             put(out, "{\"tool_calls\":[{\"index\":");
             put_uint(out, tool);
-            put(out, ",\"function\":{\"arguments\":");
+            put(
+                out,
+                if custom {
+                    ",\"custom\":{\"input\":"
+                } else {
+                    ",\"function\":{\"arguments\":"
+                },
+            );
         }
         put_str(out, delta);
-        put(out, if self.legacy { "}}" } else { "}}]}" });
+        put(out, if legacy { "}}" } else { "}}]}" });
         self.close(from, None, &[], false, out);
     }
 
@@ -379,15 +390,40 @@ impl StreamEncoder {
                 self.delta(output_index, (kind, part_index), text, &[], out);
             }
         }
-        if let Item::FunctionCall(call) = item
-            && !call.arguments.is_empty()
+        if let Some(text) = item.call_text().filter(|text| !text.is_empty())
             && self
                 .shown(output_index)
                 .is_some_and(|shown| !shown.arguments)
         {
-            self.arguments(output_index, &call.arguments, out);
+            self.arguments(output_index, text, out);
         }
     }
+}
+
+/// Writes the members of a call: `id`, `type` and what the type has.
+pub(super) fn write_call(item: &Item, out: &mut BytesMut) {
+    let (call_id, kind, name, key, text) = match item {
+        Item::FunctionCall(call) => (
+            &call.call_id,
+            "function",
+            &call.name,
+            "arguments",
+            &call.arguments,
+        ),
+        Item::CustomToolCall(call) => (&call.call_id, "custom", &call.name, "input", &call.input),
+        _ => return,
+    };
+    put(out, "\"id\":");
+    put_str(out, call_id);
+    for part in [",\"type\":\"", kind, "\",\"", kind, "\":{\"name\":"] {
+        put(out, part);
+    }
+    put_str(out, name);
+    for part in [",\"", key, "\":"] {
+        put(out, part);
+    }
+    put_str(out, text);
+    put(out, "}");
 }
 
 /// Everything of an answer or chunk up to the elements of `choices`.

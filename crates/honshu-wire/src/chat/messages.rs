@@ -1,9 +1,10 @@
 //! The messages of a Chat request as items.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use honshu_domain::{
-    Demand, FunctionCall, FunctionCallOutput, Item, Message, Part, Reasoning, Role,
+    CustomToolCall, Demand, FunctionCall, FunctionCallOutput, Item, Message, Part, Reasoning, Role,
 };
 
 use crate::json::{Node, Path};
@@ -15,6 +16,7 @@ pub(super) fn read_list(nodes: &[Node<'_>], path: &Path<'_>, findings: &mut Find
     let mut reader = Messages {
         items: Vec::with_capacity(nodes.len()),
         legacy_call: None,
+        custom_calls: HashSet::new(),
     };
     for (index, node) in nodes.iter().enumerate() {
         let at = path.index(index);
@@ -31,6 +33,8 @@ struct Messages {
     items: Vec<Item>,
     /// The id made up for the last old-style `function_call`, which had none.
     legacy_call: Option<Arc<str>>,
+    /// The ids of calls of custom tools.
+    custom_calls: HashSet<Arc<str>>,
 }
 
 impl Messages {
@@ -151,6 +155,14 @@ impl Messages {
                         findings.missing(&at.key("function"));
                     }
                 }
+                "custom" => {
+                    findings.demand(Demand::ToolHistory, &at);
+                    if let (Some(custom), Some(id)) = (call.find("custom"), id) {
+                        self.custom(custom, id, &at.key("custom"), findings);
+                    } else if call.find("custom").is_none() {
+                        findings.missing(&at.key("custom"));
+                    }
+                }
                 kind => {
                     findings.demand(Demand::ForeignItems, &at);
                     self.items.extend(raw(call).map(|raw| Item::Other {
@@ -177,6 +189,26 @@ impl Messages {
                 call_id,
                 name: name.into(),
                 arguments: arguments.to_owned(),
+            }));
+        }
+    }
+
+    fn custom(
+        &mut self,
+        node: &Node<'_>,
+        call_id: Arc<str>,
+        path: &Path<'_>,
+        findings: &mut Findings,
+    ) {
+        let name = findings.required_string(node, "name", path);
+        let input = findings.required_string(node, "input", path);
+        if let (Some(name), Some(input)) = (name, input) {
+            self.custom_calls.insert(Arc::clone(&call_id));
+            self.items.push(Item::CustomToolCall(CustomToolCall {
+                id: None,
+                call_id,
+                name: name.into(),
+                input: input.to_owned(),
             }));
         }
     }
@@ -209,13 +241,19 @@ impl Messages {
         }
     }
 
+    /// A result. The dialect does not say of which kind of call it is; the call does.
     fn output(&mut self, call_id: Arc<str>, output: Vec<Part>) {
-        self.items
-            .push(Item::FunctionCallOutput(FunctionCallOutput {
-                id: None,
-                call_id,
-                output,
-            }));
+        let is_custom = self.custom_calls.contains(&call_id);
+        let output = FunctionCallOutput {
+            id: None,
+            call_id,
+            output,
+        };
+        self.items.push(if is_custom {
+            Item::CustomToolCallOutput(output)
+        } else {
+            Item::FunctionCallOutput(output)
+        });
     }
 }
 

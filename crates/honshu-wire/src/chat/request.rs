@@ -10,8 +10,9 @@ use super::options::{OptionsDraft, output_tokens, read_option};
 use crate::json::{Node, Path};
 use crate::problems::{self, Findings, MISSING, WRONG_VALUE, raw};
 use crate::responses::fields::metadata;
-use crate::responses::request::{
-    Allowed, allowed_tools, check_tool_choice, function, other_choice, tool_choice_word,
+use crate::responses::tools::{
+    Allowed, Nesting, allowed_tools, check_names, check_tool_choice, custom, function,
+    other_choice, tool_choice_word,
 };
 use crate::sampling;
 
@@ -226,6 +227,12 @@ fn tools(node: &Node<'_>, path: &Path<'_>, tools: &mut Vec<Tool>, findings: &mut
                 }
                 None => findings.missing(&at.key("function")),
             },
+            Some("custom") => match node.find("custom") {
+                Some(inner) => {
+                    tools.extend(custom(inner, &at.key("custom"), Nesting::Nested, findings));
+                }
+                None => findings.missing(&at.key("custom")),
+            },
             Some(kind) => {
                 findings.hint_text(at.to_string());
                 tools.extend(raw(node).map(|raw| Tool::Other {
@@ -236,6 +243,7 @@ fn tools(node: &Node<'_>, path: &Path<'_>, tools: &mut Vec<Tool>, findings: &mut
             None => {}
         }
     }
+    check_names(tools, path, Nesting::Nested, findings);
 }
 
 /// The old form of tools.
@@ -277,6 +285,19 @@ fn tool_choice(
             Some(inner) => named(inner, &path.key("function"), findings),
             None => {
                 findings.missing(&path.key("function"));
+                ToolChoice::Auto
+            }
+        },
+        Some("custom") => match node.find("custom") {
+            Some(inner) => {
+                let at = path.key("custom");
+                match findings.required_string(inner, "name", &at) {
+                    Some(name) => ToolChoice::Custom(name.into()),
+                    None => ToolChoice::Auto,
+                }
+            }
+            None => {
+                findings.missing(&path.key("custom"));
                 ToolChoice::Auto
             }
         },

@@ -126,7 +126,11 @@ impl Blocks {
                 write_input(&call.arguments, out);
                 put(out, "}");
             }
-            Item::FunctionCallOutput(_) | Item::Other { .. } => {}
+            // The dialect has no custom tools, so that none can have been asked for.
+            Item::FunctionCallOutput(_)
+            | Item::CustomToolCall(_)
+            | Item::CustomToolCallOutput(_)
+            | Item::Other { .. } => {}
         }
     }
 

@@ -9,7 +9,7 @@ use honshu_domain::{
 use super::content;
 use crate::json::{Node, Path};
 use crate::problems::{self, Findings, MISSING, WRONG_VALUE, raw};
-use crate::responses::request::{callable, check_tool_choice};
+use crate::responses::tools::{callable, check_tool_choice};
 use crate::sampling::{self, OUTPUT_TOKENS_MAX};
 
 /// Stop texts of one request: each is looked for at every token.

@@ -56,7 +56,7 @@ impl UpstreamDecoder {
             }
             "response.output_item.done" => {
                 if let Some(item) = item(node.find("item")) {
-                    self.calls |= matches!(item, Item::FunctionCall(_));
+                    self.calls |= item.call_id().is_some();
                     out.push(RunEvent::ItemDone { output_index, item });
                 }
             }
@@ -78,10 +78,12 @@ impl UpstreamDecoder {
                     });
                 }
             }
-            "response.function_call_arguments.delta" => out.push(RunEvent::ArgumentsDelta {
-                output_index,
-                delta: text("delta"),
-            }),
+            "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta" => {
+                out.push(RunEvent::ArgumentsDelta {
+                    output_index,
+                    delta: text("delta"),
+                })
+            }
             "response.completed" | "response.incomplete" | "response.failed" => {
                 let response = node.find("response").ok_or_else(nonsense)?;
                 self.finish(response, out)?;
@@ -120,7 +122,7 @@ impl UpstreamDecoder {
             .unwrap_or_default();
         for (output_index, node) in (0..).zip(output) {
             if let Some(item) = item(Some(node)) {
-                self.calls |= matches!(item, Item::FunctionCall(_));
+                self.calls |= item.call_id().is_some();
                 replay(item, output_index, 0, out);
             }
         }

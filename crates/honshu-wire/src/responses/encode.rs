@@ -384,6 +384,8 @@ impl StreamEncoder {
             Item::FunctionCall(call) => ("fc_", call.id.clone()),
             Item::Reasoning(reasoning) => ("rs_", reasoning.id.clone()),
             Item::FunctionCallOutput(output) => ("fco_", output.id.clone()),
+            Item::CustomToolCall(call) => ("ctc_", call.id.clone()),
+            Item::CustomToolCallOutput(output) => ("ctco_", output.id.clone()),
             Item::Other { .. } => ("item_", None),
         };
         // One draw of randomness serves the whole response: the place makes each id its own.
@@ -403,10 +405,8 @@ impl StreamEncoder {
         put(out, ",\"item\":");
         items::write(item, self.form(&id, "in_progress"), out);
         frame_close(from, out);
-        if let Item::FunctionCall(call) = item
-            && !call.arguments.is_empty()
-        {
-            self.arguments_delta(output_index, &call.arguments, out);
+        if let Some(text) = item.call_text().filter(|text| !text.is_empty()) {
+            self.arguments_delta(output_index, text, out);
         }
     }
 
@@ -489,7 +489,11 @@ impl StreamEncoder {
             return;
         };
         shown.arguments = true;
-        let from = self.item_open("response.function_call_arguments.delta", output_index, out);
+        let event = match self.output.find(output_index).map(|slot| &slot.item) {
+            Some(Item::CustomToolCall(_)) => "response.custom_tool_call_input.delta",
+            _ => "response.function_call_arguments.delta",
+        };
+        let from = self.item_open(event, output_index, out);
         put(out, ",\"delta\":");
         put_str(out, delta);
         self.delta_close(from, out);
@@ -588,18 +592,30 @@ impl StreamEncoder {
         for (kind, part_index, _) in parts {
             self.part_done(output_index, part_index, kind, out);
         }
-        if let Item::FunctionCall(call) = item {
+        if let Some(text) = item.call_text() {
             let streamed = self
                 .shown(output_index)
                 .is_some_and(|shown| shown.arguments);
-            if !streamed && !call.arguments.is_empty() {
-                self.arguments_delta(output_index, &call.arguments, out);
+            if !streamed && !text.is_empty() {
+                self.arguments_delta(output_index, text, out);
             }
-            let from = self.item_open("response.function_call_arguments.done", output_index, out);
-            put(out, ",\"name\":");
-            put_str(out, &call.name);
-            put(out, ",\"arguments\":");
-            put_str(out, &call.arguments);
+            let from = match item {
+                Item::FunctionCall(call) => {
+                    let event = "response.function_call_arguments.done";
+                    let from = self.item_open(event, output_index, out);
+                    put(out, ",\"name\":");
+                    put_str(out, &call.name);
+                    put(out, ",\"arguments\":");
+                    from
+                }
+                _ => {
+                    let event = "response.custom_tool_call_input.done";
+                    let from = self.item_open(event, output_index, out);
+                    put(out, ",\"input\":");
+                    from
+                }
+            };
+            put_str(out, text);
             frame_close(from, out);
         }
         let id = self.id(output_index);
@@ -687,12 +703,15 @@ fn bare(item: &Item) -> Item {
             message.content.clear();
             message.role = Role::Assistant;
         }
-        Item::FunctionCall(call) => call.arguments.clear(),
         Item::Reasoning(reasoning) => {
             reasoning.summary.clear();
             reasoning.content.clear();
         }
-        _ => {}
+        call => {
+            if let Some(text) = call.call_text_mut() {
+                text.clear();
+            }
+        }
     }
     bare
 }

@@ -76,16 +76,13 @@ pub fn leave_out_oldest(request: &InferenceRequest) -> Option<InferenceRequest> 
     let mut calls = HashSet::new();
     let mut left: Vec<Item> = Vec::with_capacity(request.input.len());
     for (index, item) in request.input.iter().enumerate() {
-        let is_orphan = match item {
-            Item::FunctionCallOutput(output) => !calls.contains(&*output.call_id),
-            _ => false,
-        };
+        let is_orphan = item
+            .call_output()
+            .is_some_and(|output| !calls.contains(&*output.call_id));
         if go.contains(&index) || (is_orphan && index != last) {
             continue;
         }
-        if let Item::FunctionCall(call) = item {
-            calls.insert(&*call.call_id);
-        }
+        calls.extend(item.call_id().map(|id| &**id));
         left.push(item.clone());
     }
     let mut shorter = request.clone();
@@ -144,8 +141,8 @@ pub fn without_management(request: &InferenceRequest) -> InferenceRequest {
 pub fn with_summary(request: &InferenceRequest, summary: &str) -> InferenceRequest {
     let is_of_the_model = |item: &Item| match item {
         Item::Message(message) => message.role == Role::Assistant,
-        Item::FunctionCall(_) | Item::Reasoning(_) => true,
-        Item::FunctionCallOutput(_) => false,
+        Item::FunctionCall(_) | Item::CustomToolCall(_) | Item::Reasoning(_) => true,
+        Item::FunctionCallOutput(_) | Item::CustomToolCallOutput(_) => false,
         Item::Other { kind, .. } => !kind.ends_with("_output"),
     };
     let is_of_the_application = |item: &&Item| match item {
@@ -180,8 +177,10 @@ pub fn with_summary(request: &InferenceRequest, summary: &str) -> InferenceReque
 /// What joins a call and its result, of whatever kind.
 fn call_id(item: &Item) -> Option<String> {
     match item {
-        Item::FunctionCall(call) => Some(call.call_id.to_string()),
-        Item::FunctionCallOutput(output) => Some(output.call_id.to_string()),
+        Item::FunctionCall(_) | Item::CustomToolCall(_) => item.call_id().map(ToString::to_string),
+        Item::FunctionCallOutput(output) | Item::CustomToolCallOutput(output) => {
+            Some(output.call_id.to_string())
+        }
         Item::Other { raw, .. } => {
             let node = parse_text(raw.get()).ok()?;
             node.find_str("call_id").map(ToOwned::to_owned)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use honshu_domain::{
-    Demand, FunctionCall, FunctionCallOutput, ImageDetail, Item, Message, Part, Reasoning, Role,
-    TokenLogprob, TopLogprob,
+    CustomToolCall, Demand, FunctionCall, FunctionCallOutput, ImageDetail, Item, Message, Part,
+    Reasoning, Role, TokenLogprob, TopLogprob,
 };
 
 use crate::json::{Node, Path, put, put_f32, put_str, put_uint};
@@ -38,8 +38,10 @@ pub(crate) fn read(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) ->
     match kind {
         "message" => message(node, path, findings).map(Item::Message),
         "function_call" => function_call(node, path, findings).map(Item::FunctionCall),
-        "function_call_output" => {
-            function_call_output(node, path, findings).map(Item::FunctionCallOutput)
+        "function_call_output" => call_output(node, path, findings).map(Item::FunctionCallOutput),
+        "custom_tool_call" => custom_tool_call(node, path, findings).map(Item::CustomToolCall),
+        "custom_tool_call_output" => {
+            call_output(node, path, findings).map(Item::CustomToolCallOutput)
         }
         "reasoning" => reasoning(node, path, findings).map(Item::Reasoning),
         other => {
@@ -247,7 +249,30 @@ fn function_call(
     })
 }
 
-fn function_call_output(
+fn custom_tool_call(
+    node: &Node<'_>,
+    path: &Path<'_>,
+    findings: &mut Findings,
+) -> Option<CustomToolCall> {
+    findings.demand(Demand::ToolHistory, path);
+    let call_id = findings.required_string(node, "call_id", path);
+    let name = findings.required_string(node, "name", path);
+    let input = findings.required_string(node, "input", path);
+    name_unknown(
+        node,
+        &["type", "id", "call_id", "name", "input", "status"],
+        path,
+        findings,
+    );
+    Some(CustomToolCall {
+        id: id(node),
+        call_id: call_id?.into(),
+        name: name?.into(),
+        input: input?.to_owned(),
+    })
+}
+
+fn call_output(
     node: &Node<'_>,
     path: &Path<'_>,
     findings: &mut Findings,
@@ -435,8 +460,22 @@ pub(super) fn write(item: &Item, form: Form<'_>, out: &mut BytesMut) {
             put_str(out, &call.arguments);
             put(out, "}");
         }
-        Item::FunctionCallOutput(output) => {
-            open("function_call_output", out);
+        Item::CustomToolCall(call) => {
+            open("custom_tool_call", out);
+            put(out, ",\"call_id\":");
+            put_str(out, &call.call_id);
+            put(out, ",\"name\":");
+            put_str(out, &call.name);
+            put(out, ",\"input\":");
+            put_str(out, &call.input);
+            put(out, "}");
+        }
+        Item::FunctionCallOutput(output) | Item::CustomToolCallOutput(output) => {
+            let kind = match item {
+                Item::FunctionCallOutput(_) => "function_call_output",
+                _ => "custom_tool_call_output",
+            };
+            open(kind, out);
             put(out, ",\"call_id\":");
             put_str(out, &output.call_id);
             put(out, ",\"output\":");

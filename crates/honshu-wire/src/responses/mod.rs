@@ -13,6 +13,7 @@ mod kept;
 mod object;
 pub(crate) mod request;
 mod socket;
+pub(crate) mod tools;
 mod turn;
 
 pub use crate::head::ResponseHead;

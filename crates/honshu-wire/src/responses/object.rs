@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use honshu_domain::{Dialect, Error, ErrorKind, FinishReason, InferenceRequest, Usage};
 
-use super::request::{tools_of, write_tool};
+use super::tools::{tools_of, write_tool};
 use crate::head::ResponseHead;
 use crate::json::{members, put, put_str, put_u64};
 

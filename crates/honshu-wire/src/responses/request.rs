@@ -2,14 +2,15 @@
 
 use bytes::{Bytes, BytesMut};
 use honshu_domain::{
-    Demand, Dialect, Error, FunctionTool, InferenceRequest, Item, Message, Part, Role, Sampling,
-    TextFormat, Tool, ToolChoice,
+    Demand, Dialect, Error, InferenceRequest, Item, Message, Part, Role, Sampling, TextFormat,
+    Tool, ToolChoice,
 };
 
 use super::fields::{context_management, metadata};
 use super::items::{self, Form};
+use super::tools::{Allowed, check_tool_choice, tool_choice, tools, write_tool};
 use crate::json::{Node, Path, put, put_bool, put_f32, put_str, put_uint};
-use crate::problems::{self, Findings, MISSING, WRONG_VALUE, raw};
+use crate::problems::{self, Findings, MISSING, WRONG_VALUE};
 use crate::sampling::{self, OUTPUT_TOKENS_MAX};
 
 /// Reads a `POST /responses` body.
@@ -209,7 +210,7 @@ impl Draft {
         }
     }
 
-    /// A function's result must name a call of the same input, unless the call may be in state that an
+    /// A result must name a call of the same input, unless the call may be in state that an
     /// upstream keeps or in an item that we do not interpret.
     fn answers_belong_to_calls(&self, items: &[Item], path: &Path<'_>, findings: &mut Findings) {
         if items.iter().any(|item| matches!(item, Item::Other { .. })) {
@@ -217,13 +218,10 @@ impl Draft {
         }
         let calls: std::collections::HashSet<&str> = items
             .iter()
-            .filter_map(|item| match item {
-                Item::FunctionCall(call) => Some(call.call_id.as_ref()),
-                _ => None,
-            })
+            .filter_map(|item| Some(item.call_id()?.as_ref()))
             .collect();
         for (index, item) in items.iter().enumerate() {
-            if let Item::FunctionCallOutput(output) = item
+            if let Some(output) = item.call_output()
                 && !calls.contains(output.call_id.as_ref())
             {
                 findings
@@ -319,136 +317,14 @@ impl Draft {
         let orphans = std::mem::take(&mut findings.orphans);
         if !self.previous_response && !self.conversation && !self.prompt {
             for path in orphans {
-                findings.problem_at(
-                    path,
-                    WRONG_VALUE,
-                    "no function call of this input has this id",
-                );
+                let what = "no call of this input has this id";
+                findings.problem_at(path, WRONG_VALUE, what);
             }
         }
         if let Some(allowed) = self.allowed.take() {
             allowed.narrow(&mut self.tools, findings);
         }
         check_tool_choice(&self.tool_choice, &self.tools, findings);
-    }
-}
-
-/// The tools that `allowed_tools` leaves of those in `tools`.
-pub(crate) struct Allowed {
-    /// Names of functions, each with the place that names it.
-    functions: Vec<(String, String)>,
-    /// Whether tools that we only carry are among them.
-    others: bool,
-}
-
-impl Allowed {
-    /// Takes the tools away that are not allowed: a model cannot call what it is not shown. The caller's own list
-    /// goes on in the raw body, for upstreams of the same dialect, which enforce the choice themselves.
-    pub(crate) fn narrow(self, tools: &mut Vec<Tool>, findings: &mut Findings) {
-        for (name, path) in &self.functions {
-            let known = tools
-                .iter()
-                .any(|tool| matches!(tool, Tool::Function(function) if *function.name == **name));
-            if !known {
-                findings.problem_at(
-                    path.clone(),
-                    WRONG_VALUE,
-                    "names a function that is not in `tools`",
-                );
-            }
-        }
-        tools.retain(|tool| match tool {
-            Tool::Function(function) => self
-                .functions
-                .iter()
-                .any(|(name, _)| *function.name == **name),
-            Tool::Other { .. } => self.others,
-        });
-    }
-}
-
-/// Reads `mode` and `tools` of an `allowed_tools` choice; functions are flat in Responses and nested in Chat.
-pub(crate) fn allowed_tools(
-    node: &Node<'_>,
-    path: &Path<'_>,
-    allowed: &mut Option<Allowed>,
-    findings: &mut Findings,
-) -> ToolChoice {
-    let at = path.key("tools");
-    let mut found = Allowed {
-        functions: Vec::new(),
-        others: false,
-    };
-    match node.find("tools") {
-        None => findings.missing(&at),
-        Some(list) => {
-            for (index, tool) in findings
-                .array(list, &at)
-                .unwrap_or_default()
-                .iter()
-                .enumerate()
-            {
-                let at = at.index(index);
-                match findings.required_string(tool, "type", &at) {
-                    Some("function") => {
-                        let (owner, at) = match tool.find("function") {
-                            Some(inner) => (inner, at.key("function")),
-                            None => (tool, at),
-                        };
-                        if let Some(name) = findings.required_string(owner, "name", &at) {
-                            found
-                                .functions
-                                .push((name.to_owned(), at.key("name").to_string()));
-                        }
-                    }
-                    Some(_) => found.others = true,
-                    None => {}
-                }
-            }
-        }
-    }
-    *allowed = Some(found);
-    let at = path.key("mode");
-    let mode = node
-        .find("mode")
-        .and_then(|mode| findings.one_of(mode, &at, &["auto", "required"]));
-    match mode {
-        Some("required") => ToolChoice::Required,
-        _ => ToolChoice::Auto,
-    }
-}
-
-/// A forced choice must be possible. Both dialects share it.
-pub(crate) fn check_tool_choice(choice: &ToolChoice, tools: &[Tool], findings: &mut Findings) {
-    let root = Path::Root;
-    let path = root.key("tool_choice");
-    match choice {
-        ToolChoice::Required => {
-            if tools.is_empty() {
-                findings.problem(
-                    &path,
-                    WRONG_VALUE,
-                    "`required` needs at least one entry in `tools`",
-                );
-            }
-            findings.demand(Demand::ForcedTool, &path);
-        }
-        ToolChoice::Function(name) => {
-            let known = tools
-                .iter()
-                .any(|tool| matches!(tool, Tool::Function(function) if function.name == *name))
-                // Namespaces hold functions that we do not look into.
-                || tools.iter().any(|tool| matches!(tool, Tool::Other { .. }));
-            if !known {
-                findings.problem(
-                    &path,
-                    WRONG_VALUE,
-                    "names a function that is not in `tools`",
-                );
-            }
-            findings.demand(Demand::ForcedTool, &path);
-        }
-        ToolChoice::Auto | ToolChoice::None | ToolChoice::Other(_) => {}
     }
 }
 
@@ -476,153 +352,6 @@ fn format(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> TextForm
             TextFormat::Text
         }
     }
-}
-
-/// The tools of a body that was checked, from the text of its `tools`.
-pub(super) fn tools_of(text: &str) -> Option<Vec<Tool>> {
-    let node = crate::json::parse_text(text).ok()?;
-    Some(tools(
-        &node,
-        &Path::Root.key("tools"),
-        &mut Findings::default(),
-    ))
-}
-
-/// Reads `tools`. Kinds that we do not know are carried: real agents always send some.
-fn tools(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Vec<Tool> {
-    let nodes = findings.tools(node, path);
-    let mut tools = Vec::with_capacity(nodes.len());
-    for (index, node) in nodes.iter().enumerate() {
-        let at = path.index(index);
-        if node.as_object().is_none() {
-            findings.expected(node, &at, "an object");
-            continue;
-        }
-        match findings.required_string(node, "type", &at) {
-            Some("function") => tools.extend(function(node, &at, findings).map(Tool::Function)),
-            Some(kind) => {
-                findings.hint_text(at.to_string());
-                tools.extend(raw(node).map(|raw| Tool::Other {
-                    kind: kind.into(),
-                    raw,
-                }));
-            }
-            None => {}
-        }
-    }
-    tools
-}
-
-/// Reads the members of a function tool: flat in Responses, under `function` in Chat.
-pub(crate) fn function(
-    node: &Node<'_>,
-    path: &Path<'_>,
-    findings: &mut Findings,
-) -> Option<FunctionTool> {
-    callable(node, path, "parameters", "function", findings)
-}
-
-/// Reads what the dialects call a function or a tool; `schema` is the key of its parameters.
-pub(crate) fn callable(
-    node: &Node<'_>,
-    path: &Path<'_>,
-    schema: &str,
-    what: &str,
-    findings: &mut Findings,
-) -> Option<FunctionTool> {
-    let mut tool = FunctionTool {
-        name: "".into(),
-        description: None,
-        parameters: None,
-        strict: None,
-    };
-    for (key, value) in findings.object(node, path)? {
-        let at = path.key(key);
-        match key.as_ref() {
-            "type" => {}
-            "name" => {
-                if let Some(name) = findings.string(value, &at) {
-                    tool.name = name.into();
-                }
-            }
-            "description" => {
-                tool.description = findings.string(value, &at).map(ToOwned::to_owned);
-            }
-            key if key == schema => {
-                if findings.object(value, &at).is_some() {
-                    tool.parameters = raw(value);
-                }
-            }
-            "strict" => tool.strict = findings.boolean(value, &at),
-            _ => findings.hint(&at, value),
-        }
-    }
-    if tool.strict == Some(true)
-        && let Some(parameters) = node.find(schema)
-    {
-        sampling::refuse_loops(parameters, &path.key(schema), findings);
-    }
-    if tool.name.is_empty() {
-        findings.problem(
-            &path.key("name"),
-            MISSING,
-            format!("required: the {what}'s name"),
-        );
-    }
-    Some(tool)
-}
-
-fn tool_choice(
-    node: &Node<'_>,
-    path: &Path<'_>,
-    allowed: &mut Option<Allowed>,
-    findings: &mut Findings,
-) -> ToolChoice {
-    if let Some(word) = node.as_str() {
-        return tool_choice_word(word, path, findings);
-    }
-    if node.is_null() {
-        return ToolChoice::Auto;
-    }
-    if node.as_object().is_none() {
-        findings.expected(node, path, "a string or an object");
-        return ToolChoice::Auto;
-    }
-    match findings.required_string(node, "type", path) {
-        Some("function") => match findings.required_string(node, "name", path) {
-            Some(name) => ToolChoice::Function(name.into()),
-            None => ToolChoice::Auto,
-        },
-        Some("allowed_tools") => allowed_tools(node, path, allowed, findings),
-        Some(_) => {
-            // A choice that must be enforced, in terms that only this dialect's upstreams know.
-            findings.demand(Demand::ForeignItems, path);
-            other_choice(node)
-        }
-        None => ToolChoice::Auto,
-    }
-}
-
-/// The words of `tool_choice`, the same in both dialects.
-pub(crate) fn tool_choice_word(word: &str, path: &Path<'_>, findings: &mut Findings) -> ToolChoice {
-    match word {
-        "auto" => ToolChoice::Auto,
-        "none" => ToolChoice::None,
-        "required" => ToolChoice::Required,
-        _ => {
-            findings.problem(
-                path,
-                WRONG_VALUE,
-                "expected one of `none`, `auto`, `required`, or an object",
-            );
-            ToolChoice::Auto
-        }
-    }
-}
-
-/// A choice that is carried.
-pub(crate) fn other_choice(node: &Node<'_>) -> ToolChoice {
-    raw(node).map_or(ToolChoice::Auto, ToolChoice::Other)
 }
 
 /// The body for an upstream that speaks Responses, when the caller did not. What the caller's dialect cannot
@@ -679,6 +408,11 @@ pub fn build_request(request: &InferenceRequest, upstream: &str, stream: bool) -
         ToolChoice::Required => put(out, ",\"tool_choice\":\"required\""),
         ToolChoice::Function(name) => {
             put(out, ",\"tool_choice\":{\"type\":\"function\",\"name\":");
+            put_str(out, name);
+            put(out, "}");
+        }
+        ToolChoice::Custom(name) => {
+            put(out, ",\"tool_choice\":{\"type\":\"custom\",\"name\":");
             put_str(out, name);
             put(out, "}");
         }
@@ -748,36 +482,5 @@ fn write_options(request: &InferenceRequest, out: &mut BytesMut) {
             }
             put(out, "}}");
         }
-    }
-}
-
-/// Writes a tool with all the keys that strict readers want: nullable ones present.
-pub(super) fn write_tool(tool: &Tool, out: &mut BytesMut) {
-    match tool {
-        Tool::Function(function) => {
-            put(out, "{\"type\":\"function\",\"name\":");
-            put_str(out, &function.name);
-            put(out, ",\"description\":");
-            match &function.description {
-                Some(description) => put_str(out, description),
-                None => put(out, "null"),
-            }
-            put(out, ",\"parameters\":");
-            put(
-                out,
-                function.parameters.as_ref().map_or("null", |raw| raw.get()),
-            );
-            put(out, ",\"strict\":");
-            put(
-                out,
-                match function.strict {
-                    Some(true) => "true",
-                    Some(false) => "false",
-                    None => "null",
-                },
-            );
-            put(out, "}");
-        }
-        Tool::Other { raw, .. } => put(out, raw.get()),
     }
 }

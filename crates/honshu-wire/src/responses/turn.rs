@@ -183,6 +183,8 @@ pub fn own_items(input: &[RawJson], entropy: &dyn Entropy) -> Vec<StoredItem> {
             Item::Message(_) => "msg_",
             Item::FunctionCall(_) => "fc_",
             Item::FunctionCallOutput(_) => "fco_",
+            Item::CustomToolCall(_) => "ctc_",
+            Item::CustomToolCallOutput(_) => "ctco_",
             Item::Reasoning(_) => "rs_",
             Item::Other { kind, .. } if &**kind == "compaction" => "cmp_",
             Item::Other { .. } => "item_",
@@ -346,25 +348,22 @@ fn is_worth_sending(item: &Item) -> bool {
 fn answers_belong_to_calls(all: &[Item], own_from: usize, findings: &mut Findings) {
     let mut calls = HashSet::new();
     for item in all {
-        match item {
-            Item::FunctionCall(call) => {
-                calls.insert(&*call.call_id);
-            }
-            // What we do not interpret may hold the call.
-            Item::Other { kind, .. } if &**kind != "compaction" => return,
-            _ => {}
+        // What we do not interpret may hold the call.
+        if matches!(item, Item::Other { kind, .. } if &**kind != "compaction") {
+            return;
         }
+        calls.extend(item.call_id().map(|id| &**id));
     }
     let root = Path::Root;
     let input = root.key("input");
     for (index, item) in all[own_from..].iter().enumerate() {
-        if let Item::FunctionCallOutput(output) = item
+        if let Some(output) = item.call_output()
             && !calls.contains(&*output.call_id)
         {
             findings.problem(
                 &input.index(index).key("call_id"),
                 WRONG_VALUE,
-                "no function call of this input, or of what it continues, has this id",
+                "no call of this input, or of what it continues, has this id",
             );
         }
     }
