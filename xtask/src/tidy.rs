@@ -16,7 +16,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("honshu-policy", &["honshu-domain"]),
     ("honshu-store", &["honshu-domain"]),
     ("honshu-models", &["honshu-domain", "honshu-egress"]),
-    ("honshu-engine", &["honshu-domain", "honshu-models"]),
+    (
+        "honshu-engine",
+        &["honshu-domain", "honshu-models", "honshu-wire"],
+    ),
     (
         "honshu-provider",
         &[

@@ -7,6 +7,7 @@
 
 mod backend;
 mod constraint;
+mod embed;
 mod error;
 mod estimate;
 mod events;
@@ -16,6 +17,7 @@ mod lazy;
 mod markup;
 mod model;
 mod pool;
+mod quoted;
 mod sampler;
 mod scheduler;
 mod selftest;

@@ -293,6 +293,8 @@ struct Inner {
     kv_cells: u32,
     places: usize,
     queue_max: usize,
+    /// False for an encoder, which has no engine.
+    generates: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -422,11 +424,18 @@ impl LoadedModel {
         let model = Arc::new(model);
         let vocabulary = Arc::new(Vocabulary::read(&model));
         let abort = Arc::new(AtomicBool::new(false));
-        let started = scheduler::start_context(&model, opts, n_ctx, &abort)
-            .map_err(|reason| LoadError::Refused { reason })?;
+        let started = match scheduler::start_context(&model, opts, n_ctx, &abort) {
+            Ok(started) => Some(started),
+            // An encoder: it makes vectors, on a context of its own.
+            Err(reason) if reason == sys::NO_STATE => None,
+            Err(reason) => return Err(LoadError::Refused { reason }),
+        };
+        let n_ctx_sequence = started
+            .as_ref()
+            .map_or(n_ctx, |started| started.context.n_ctx_sequence());
         let limit = match model.n_ctx_train() {
-            0 => started.context.n_ctx_sequence(),
-            trained => trained.min(started.context.n_ctx_sequence()),
+            0 => n_ctx_sequence,
+            trained => trained.min(n_ctx_sequence),
         };
         let text_of = |token: Option<Token>| {
             token
@@ -444,9 +453,13 @@ impl LoadedModel {
             name: model.metadata("general.name").unwrap_or_default(),
             parameters: model.parameters(),
             bytes: model.bytes(),
-            flash_attention: started.flash_attention,
+            flash_attention: started
+                .as_ref()
+                .is_some_and(|started| started.flash_attention),
         };
-        let kv_cells = started.context.n_ctx();
+        let kv_cells = started
+            .as_ref()
+            .map_or(0, |started| started.context.n_ctx());
         let shared = Arc::new(Shared {
             inbox: Mutex::default(),
             changed: Condvar::new(),
@@ -454,20 +467,26 @@ impl LoadedModel {
             abort,
             step: Mutex::default(),
         });
-        let engine = Engine::new(
-            started,
-            Arc::clone(&model),
-            Arc::clone(&vocabulary),
-            Arc::clone(&shared),
-            opts,
-            limit,
-        );
-        let thread = std::thread::Builder::new()
-            .name("honshu-engine".to_owned())
-            .spawn(move || engine.run())
-            .map_err(|source| LoadError::Refused {
-                reason: format!("cannot start a thread: {source}"),
-            })?;
+        let thread = match started {
+            None => None,
+            Some(started) => {
+                let engine = Engine::new(
+                    started,
+                    Arc::clone(&model),
+                    Arc::clone(&vocabulary),
+                    Arc::clone(&shared),
+                    opts,
+                    limit,
+                );
+                let thread = std::thread::Builder::new()
+                    .name("honshu-engine".to_owned())
+                    .spawn(move || engine.run())
+                    .map_err(|source| LoadError::Refused {
+                        reason: format!("cannot start a thread: {source}"),
+                    })?;
+                Some(thread)
+            }
+        };
         let inner = Inner {
             shared,
             model,
@@ -476,7 +495,8 @@ impl LoadedModel {
             kv_cells,
             places: opts.n_seq_max as usize,
             queue_max: opts.queue_max,
-            thread: Mutex::new(Some(thread)),
+            generates: thread.is_some(),
+            thread: Mutex::new(thread),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -491,6 +511,16 @@ impl LoadedModel {
     pub fn estimate_bytes(path: &Path, opts: &LoadOptions) -> Result<u64, LoadError> {
         opts.check()?;
         Ok(estimate::bytes(&gguf::read(path)?, opts))
+    }
+
+    /// Whether the file says that it is made for vectors: it names how those of tokens become one. Reads only the head
+    /// of the file; one that cannot be read says nothing.
+    #[must_use]
+    pub fn is_for_embeddings(path: &Path) -> bool {
+        gguf::read(path)
+            .ok()
+            .and_then(|file| file.number("pooling_type"))
+            .is_some_and(|number| sys::Pooling::of(number).is_some())
     }
 
     /// Facts about the model.
@@ -557,6 +587,10 @@ impl LoadedModel {
     /// [`SubmitError`]; nothing was computed.
     pub fn submit(&self, job: Job) -> Result<JobEvents, SubmitError> {
         let inner = &*self.inner;
+        if !inner.generates {
+            let what = "this model makes vectors of texts and generates none";
+            return Err(SubmitError::Invalid(what.to_owned()));
+        }
         job.check(inner.meta.n_vocab)?;
         let prompt_tokens = u32::try_from(job.prompt.len()).unwrap_or(u32::MAX);
         if prompt_tokens >= inner.meta.n_ctx {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::backend::EngineBackend;
 use crate::constraint::Grammars;
+use crate::embed::Embedder;
 use crate::error::LoadError;
 use crate::job::Token;
 use crate::markup::Markup;
@@ -104,6 +105,7 @@ pub(crate) struct Ready {
     pub model: LoadedModel,
     pub template: Result<ChatTemplate, NoTemplate>,
     pub grammars: Grammars,
+    pub embedder: Embedder,
     /// How it writes calls and reasoning.
     pub markup: Arc<Markup>,
     /// The token that the model wants before every prompt.
@@ -193,6 +195,27 @@ impl EnginePool {
     /// Adding an id again with another path or other options replaces it; requests that run finish on the old one.
     #[must_use]
     pub fn backend_for(&self, path: &Path, id: &str, options: ModelOptions) -> Arc<dyn Backend> {
+        self.backend(path, id, options, false)
+    }
+
+    /// [`Self::backend_for`], which makes vectors of texts as well. A model may have backends of both kinds.
+    #[must_use]
+    pub fn embedding_backend_for(
+        &self,
+        path: &Path,
+        id: &str,
+        options: ModelOptions,
+    ) -> Arc<dyn Backend> {
+        self.backend(path, id, options, true)
+    }
+
+    fn backend(
+        &self,
+        path: &Path,
+        id: &str,
+        options: ModelOptions,
+        embeds: bool,
+    ) -> Arc<dyn Backend> {
         let id: Arc<str> = id.into();
         let mut state = self.inner.lock();
         let same = state.models.get(&id).is_some_and(|entry| {
@@ -215,7 +238,7 @@ impl EnginePool {
             drop(state);
             drop(old);
         }
-        Arc::new(EngineBackend::new(Arc::clone(&self.inner), id))
+        Arc::new(EngineBackend::new(Arc::clone(&self.inner), id, embeds))
     }
 
     /// Takes a model out of the pool; requests that run finish.
@@ -589,7 +612,9 @@ fn start(path: &Path, options: &ModelOptions, load: &LoadOptions) -> Result<Arc<
         .ok()
         .and_then(|tokens| tokens.first().copied());
     let grammars = Grammars::new(&model);
+    let embedder = Embedder::new(model.tokenizer(), meta.n_ctx, load.threads());
     Ok(Arc::new(Ready {
+        embedder,
         model,
         template,
         markup: Arc::new(markup),

@@ -9,7 +9,7 @@ use honshu_domain::{
     Timestamp,
 };
 
-use crate::config::{RawModel, RawPrice, RegionConfig};
+use crate::config::{RawCapability, RawModel, RawPrice, RegionConfig};
 
 /// Millionths of a dollar in a dollar.
 const MICROS: f64 = 1e6;
@@ -39,7 +39,12 @@ pub(crate) struct EngineModel {
     pub(crate) context_tokens_max: Option<u32>,
     /// When it was pulled.
     pub(crate) created: Timestamp,
+    /// Whether it is for conversation, and for vectors.
+    pub(crate) chats: bool,
+    pub(crate) embeds: bool,
     pub(crate) backend: Arc<dyn Backend>,
+    /// The same with vectors, for a configured model that asks for them.
+    pub(crate) embedding_backend: Arc<dyn Backend>,
 }
 
 impl NodeCatalogue {
@@ -81,8 +86,8 @@ impl Catalogue for NodeCatalogue {
     }
 }
 
-/// From a model's id and a path to a backend.
-pub(crate) type EngineFile<'a> = dyn Fn(&str, &str) -> Option<Arc<dyn Backend>> + 'a;
+/// From a model's id, a path and whether vectors are asked for to a backend.
+pub(crate) type EngineFile<'a> = dyn Fn(&str, &str, bool) -> Option<Arc<dyn Backend>> + 'a;
 
 /// What a snapshot is built from.
 pub(crate) struct Sources<'a> {
@@ -110,7 +115,7 @@ pub(crate) fn build(sources: &Sources<'_>) -> (Snapshot, Vec<String>) {
         let model = Model {
             id: Arc::clone(&engine.id),
             vendor: Arc::clone(&engine.vendor),
-            capabilities: vec![ModelCapability::Chat],
+            capabilities: capabilities(engine.chats, engine.embeds),
             context_tokens_max: engine.context_tokens_max,
             price: None,
             source: ModelSource::Pulled,
@@ -136,7 +141,7 @@ pub(crate) fn build(sources: &Sources<'_>) -> (Snapshot, Vec<String>) {
         let model = Model {
             id: Arc::clone(&id),
             vendor: vendor(raw).into(),
-            capabilities: vec![ModelCapability::Chat],
+            capabilities: configured_capabilities(raw),
             context_tokens_max: raw.context_tokens,
             price: raw.price.as_ref().map(price),
             source: ModelSource::Configured,
@@ -212,8 +217,14 @@ fn deployments(
                 .engine
                 .iter()
                 .find(|model| *model.id == *upstream)
-                .map(|model| Arc::clone(&model.backend))
-                .or_else(|| (sources.engine_file)(&raw.id, &upstream))
+                .map(|model| {
+                    Arc::clone(if raw.embeds() {
+                        &model.embedding_backend
+                    } else {
+                        &model.backend
+                    })
+                })
+                .or_else(|| (sources.engine_file)(&raw.id, &upstream, raw.embeds()))
         } else {
             sources.providers.get(&deployment.provider).map(Arc::clone)
         };
@@ -230,6 +241,19 @@ fn deployments(
         }
     }
     deployments
+}
+
+fn capabilities(chats: bool, embeds: bool) -> Vec<ModelCapability> {
+    let chat = chats.then_some(ModelCapability::Chat);
+    let vectors = embeds.then_some(ModelCapability::TextEmbeddings);
+    chat.into_iter().chain(vectors).collect()
+}
+
+fn configured_capabilities(raw: &RawModel) -> Vec<ModelCapability> {
+    match &raw.capabilities {
+        None => capabilities(true, false),
+        Some(list) => capabilities(list.contains(&RawCapability::Chat), raw.embeds()),
+    }
 }
 
 fn vendor(raw: &RawModel) -> String {
@@ -302,8 +326,79 @@ mod tests {
             vendor: "pulled".into(),
             context_tokens_max: None,
             created: Timestamp::from_seconds(created),
+            chats: true,
+            embeds: false,
             backend: Arc::new(ScriptedProvider::new("engine")),
+            embedding_backend: Arc::new(ScriptedProvider::new("engine with vectors")),
         }
+    }
+
+    #[test]
+    fn a_configured_model_says_what_it_is_for_and_gets_the_backend_for_it() {
+        let text = r#"
+            [[model]]
+            id = "a.both"
+            capabilities = ["chat", "embeddings"]
+            [[model.deployment]]
+            provider = "engine"
+            upstream = "pulled.model"
+            [[model]]
+            id = "b.vectors"
+            capabilities = ["embeddings"]
+            [[model.deployment]]
+            provider = "engine"
+            upstream = "models/x.gguf"
+            [[model]]
+            id = "c.chat"
+            [[model.deployment]]
+            provider = "engine"
+            upstream = "pulled.model"
+        "#;
+        let config = Config::parse(text, std::path::Path::new("t"), None).unwrap();
+        let asked = std::sync::Mutex::new(Vec::new());
+        let (snapshot, warnings) = build(&Sources {
+            regions: &config.regions,
+            models: &config.models,
+            aliases: &config.aliases,
+            providers: &HashMap::new(),
+            engine: &[pulled("pulled.model", 1)],
+            engine_file: &|id, _, embeds| {
+                asked.lock().unwrap().push((id.to_owned(), embeds));
+                Some(Arc::new(ScriptedProvider::new("file")))
+            },
+            created: Timestamp::from_seconds(9),
+        });
+        assert_eq!(warnings, Vec::<String>::new());
+        assert_eq!(
+            asked.into_inner().unwrap(),
+            [("b.vectors".to_owned(), true)]
+        );
+        let catalogue = NodeCatalogue::new(snapshot);
+        let region = &config.regions[0].region;
+        let shown = |id: &str| {
+            let model = catalogue.resolve(region, id).unwrap().model;
+            let words: Vec<&str> = model.capabilities.iter().map(|c| c.as_str()).collect();
+            (
+                words.join(" "),
+                model.deployments[0].backend.name().to_owned(),
+            )
+        };
+        let pair = |words: &str, name: &str| (words.to_owned(), name.to_owned());
+        assert_eq!(
+            shown("a.both"),
+            pair("CHAT TEXT_EMBEDDINGS", "engine with vectors")
+        );
+        assert_eq!(shown("b.vectors"), pair("TEXT_EMBEDDINGS", "file"));
+        assert_eq!(shown("c.chat"), pair("CHAT", "engine"));
+
+        let empty = text.replace("[\"embeddings\"]", "[]");
+        let error = Config::parse(&empty, std::path::Path::new("t"), None).unwrap_err();
+        assert!(
+            format!("{error:?}").contains("model[1].capabilities"),
+            "{error:?}"
+        );
+        let unknown = text.replace("[\"embeddings\"]", "[\"poems\"]");
+        assert!(Config::parse(&unknown, std::path::Path::new("t"), None).is_err());
     }
 
     #[test]
@@ -316,7 +411,7 @@ mod tests {
             aliases: &config.aliases,
             providers: &HashMap::from([("s".to_owned(), scripted)]),
             engine: &[pulled("pulled.model", 1), pulled("pulled.other", 2)],
-            engine_file: &|_, _| None,
+            engine_file: &|_, _, _| None,
             created: Timestamp::from_seconds(9),
         });
         let catalogue = NodeCatalogue::new(snapshot);

@@ -17,7 +17,9 @@ use check::{
     check_aliases, check_database, check_limits, check_models, check_providers, check_regions,
 };
 use raw::RawConfig;
-pub(crate) use raw::{RawAlias, RawEngine, RawLimits, RawModel, RawPrice, RawTelemetry, RawTls};
+pub(crate) use raw::{
+    RawAlias, RawCapability, RawEngine, RawLimits, RawModel, RawPrice, RawTelemetry, RawTls,
+};
 
 /// Why a configuration is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -314,7 +316,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(examples, 4);
+        assert_eq!(examples, 6);
     }
 
     #[test]

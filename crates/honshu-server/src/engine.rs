@@ -59,19 +59,28 @@ impl Engine {
     /// A pulled model; `now` stands where its manifest does not say when that was.
     pub(crate) fn model(&self, model: &InstalledModel, now: Timestamp) -> EngineModel {
         let manifest = &model.manifest;
+        let says = |word: &str| manifest.capabilities.iter().any(|own| own == word);
+        let embeds = says("embed") || LoadedModel::is_for_embeddings(&model.path);
         EngineModel {
+            chats: says("chat") || !embeds,
+            embeds,
             id: manifest.id.as_str().into(),
             vendor: manifest.vendor.as_str().into(),
             context_tokens_max: None,
             created: Timestamp::parse_rfc3339(&manifest.pulled_at).unwrap_or(now),
-            backend: self.backend(&model.path, &manifest.id),
+            backend: self.backend(&model.path, &manifest.id, embeds),
+            embedding_backend: self.backend(&model.path, &manifest.id, true),
         }
     }
 
-    /// A GGUF that the configuration names by its path, as the model `id`.
-    pub(crate) fn file(&self, id: &str, path: &str) -> Option<Arc<dyn Backend>> {
+    /// A GGUF that the configuration names by its path, as the model `id`; `embeds` says whether it is to make vectors
+    /// whatever the file says.
+    pub(crate) fn file(&self, id: &str, path: &str, embeds: bool) -> Option<Arc<dyn Backend>> {
         let path = Path::new(path);
-        path.is_file().then(|| self.backend(path, id))
+        path.is_file().then(|| {
+            let embeds = embeds || LoadedModel::is_for_embeddings(path);
+            self.backend(path, id, embeds)
+        })
     }
 
     /// Looks at the heads of the GGUF files that the configuration names, so that one which can never be served
@@ -118,7 +127,7 @@ impl Engine {
         Ok(())
     }
 
-    fn backend(&self, path: &Path, id: &str) -> Arc<dyn Backend> {
+    fn backend(&self, path: &Path, id: &str, embeds: bool) -> Arc<dyn Backend> {
         let options = ModelOptions {
             load: LoadOptions {
                 cpu_mode: self.cpu_mode(),
@@ -126,7 +135,11 @@ impl Engine {
             },
             chat_template: None,
         };
-        self.pool.backend_for(path, id, options)
+        if embeds {
+            self.pool.embedding_backend_for(path, id, options)
+        } else {
+            self.pool.backend_for(path, id, options)
+        }
     }
 
     /// Which code may run: found out once, in a child process, because the wrong code ends the process.

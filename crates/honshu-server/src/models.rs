@@ -68,7 +68,7 @@ impl Models {
             aliases: &current.config.aliases,
             providers: &current.providers.backends,
             engine: &engine,
-            engine_file: &|id, path| self.engine.file(id, path),
+            engine_file: &|id, path, embeds| self.engine.file(id, path, embeds),
             created: self.configured_at(),
         });
         for warning in warnings {

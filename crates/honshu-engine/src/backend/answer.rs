@@ -1,6 +1,6 @@
 //! From the events of jobs to the events of a run: several choices beside each other, one end.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use crate::pool::Lease;
 pub(super) struct Shape {
     pub markup: Arc<Markup>,
     pub tools: Arc<Tools>,
+    /// The names of custom tools.
+    pub custom: Arc<HashSet<String>>,
     pub start: Start,
 }
 

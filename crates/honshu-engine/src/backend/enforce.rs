@@ -1,6 +1,11 @@
 //! What a request enforces on its answer, and the constraint that does it.
 
-use honshu_domain::{Dialect, Error, ErrorKind, InferenceRequest, TextFormat, Tool, ToolChoice};
+use std::collections::HashSet;
+
+use honshu_domain::{
+    CustomTool, Dialect, Error, ErrorKind, GrammarSyntax, InferenceRequest, InputFormat,
+    TextFormat, Tool, ToolChoice,
+};
 use serde_json::{Value, json};
 
 use super::failure;
@@ -9,6 +14,7 @@ use crate::job::Constraint;
 use crate::lazy::{Lazy, Waiting};
 use crate::markup::{self, Call, Markup, Reasoning};
 use crate::pool::Ready;
+use crate::quoted;
 use crate::template::ChatTemplate;
 
 /// Tools that are looked at one by one to find which of them made a grammar fail.
@@ -18,32 +24,72 @@ const SUSPECTS_MAX: usize = 64;
 pub(super) struct Function {
     pub name: String,
     pub parameters: Value,
-    /// As sent.
+    /// As sent; a custom tool is strict if it has a grammar.
     strict: bool,
     /// Its place in the request's tools.
     index: usize,
+    is_custom: bool,
+    /// The grammar of a custom tool's input, as it stands in a JSON string.
+    input: Option<Part>,
 }
 
-/// The functions of a request's tools.
-pub(super) fn functions(tools: &[Tool]) -> Vec<Function> {
-    tools
-        .iter()
-        .enumerate()
-        .filter_map(|(index, tool)| match tool {
-            Tool::Function(function) => Some((index, function)),
-            Tool::Other { .. } => None,
-        })
-        .map(|(index, function)| Function {
-            name: function.name.to_string(),
-            parameters: function
-                .parameters
-                .as_ref()
-                .and_then(|schema| schema.to().ok())
-                .unwrap_or_else(|| json!({"type": "object"})),
-            strict: function.strict == Some(true),
-            index,
-        })
-        .collect()
+/// The functions of a request's tools; a custom tool is one with a text.
+pub(super) fn functions(request: &InferenceRequest) -> Result<Vec<Function>, Error> {
+    let mut functions = Vec::with_capacity(request.tools.len());
+    for (index, tool) in request.tools.iter().enumerate() {
+        functions.push(match tool {
+            Tool::Function(function) => Function {
+                name: function.name.to_string(),
+                parameters: function
+                    .parameters
+                    .as_ref()
+                    .and_then(|schema| schema.to().ok())
+                    .unwrap_or_else(|| json!({"type": "object"})),
+                strict: function.strict == Some(true),
+                index,
+                is_custom: false,
+                input: None,
+            },
+            Tool::Custom(custom) => {
+                let input = input(custom).map_err(|error| {
+                    failure::definition(error, &definition_path(request.dialect, index))
+                })?;
+                Function {
+                    name: custom.name.to_string(),
+                    parameters: custom.parameters(),
+                    strict: input.is_some(),
+                    index,
+                    is_custom: true,
+                    input,
+                }
+            }
+            Tool::Other { .. } => continue,
+        });
+    }
+    Ok(functions)
+}
+
+/// The names of those functions that are custom tools for the caller.
+pub(super) fn custom_names(functions: &[Function]) -> HashSet<String> {
+    let custom = functions.iter().filter(|function| function.is_custom);
+    custom.map(|function| function.name.clone()).collect()
+}
+
+fn input(custom: &CustomTool) -> Result<Option<Part>, GrammarError> {
+    Ok(match &custom.format {
+        InputFormat::Text => None,
+        InputFormat::Grammar { syntax, definition } => Some(match syntax {
+            GrammarSyntax::Lark => Part::Lark(quoted::lark(definition)?),
+            GrammarSyntax::Regex => Part::Regex(quoted::regex(definition)?),
+        }),
+    })
+}
+
+fn definition_path(dialect: Dialect, index: usize) -> String {
+    match dialect {
+        Dialect::ChatCompletions => format!("tools[{index}].custom.format.grammar.definition"),
+        _ => format!("tools[{index}].format.definition"),
+    }
 }
 
 /// Whether reasoning may come before what is enforced.
@@ -75,7 +121,7 @@ impl Plan {
     pub(super) fn new(request: &InferenceRequest, functions: &[Function]) -> Result<Self, Error> {
         let only = match &request.tool_choice {
             ToolChoice::Required => None,
-            ToolChoice::Function(name) => Some(&**name),
+            ToolChoice::Function(name) | ToolChoice::Custom(name) => Some(&**name),
             ToolChoice::Auto | ToolChoice::None => {
                 return Ok(if request.format != TextFormat::Text {
                     Self::Format
@@ -106,6 +152,31 @@ impl Plan {
         Ok(Self::Call(places))
     }
 
+    /// Compiles the grammars that the constraint of this plan has no use for: a mistake in one is told all the same.
+    pub(super) fn check_grammars(
+        &self,
+        ready: &Ready,
+        request: &InferenceRequest,
+        declared: &[Function],
+    ) -> Result<(), Error> {
+        let is_used = |place: usize| match self {
+            _ if request.tool_choice == ToolChoice::None => false,
+            Self::Nothing => false,
+            Self::Call(places) => places.contains(&place),
+            Self::Format | Self::StrictCalls => true,
+        };
+        for (place, function) in declared.iter().enumerate() {
+            if function.input.is_some()
+                && !is_used(place)
+                && let Some(error) = alone(ready, function.part())
+            {
+                let path = definition_path(request.dialect, function.index);
+                return Err(failure::definition(error, &path));
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the constraint of one job.
     pub(super) fn constraint(
         &self,
@@ -120,7 +191,10 @@ impl Plan {
             Self::Nothing => return Ok(None),
             Self::StrictCalls => return strict_calls(ready, request, functions).map(Some),
             Self::Call(places) => {
-                let named = matches!(request.tool_choice, ToolChoice::Function(_));
+                let named = matches!(
+                    request.tool_choice,
+                    ToolChoice::Function(_) | ToolChoice::Custom(_)
+                );
                 // A model that was never trained on calls would go on calling.
                 let trained = ready.template.as_ref().is_ok_and(ChatTemplate::knows_tools);
                 let several = request.parallel_tool_calls && !named && trained;
@@ -156,8 +230,29 @@ impl Function {
             name: self.name.clone(),
             parameters: self.parameters.clone(),
             strict: self.strict,
+            input: self.input.clone(),
         }
     }
+
+    /// What is enforced on its arguments, or on a custom tool's input.
+    fn part(&self) -> Part {
+        self.input.clone().unwrap_or_else(|| Part::Schema {
+            schema: self.parameters.clone(),
+            strict: self.strict,
+        })
+    }
+}
+
+/// Compiles a part by itself; answers why it cannot be enforced, if it cannot.
+fn alone(ready: &Ready, part: Part) -> Option<GrammarError> {
+    let composition = Composition {
+        lark: "start: @p0\n".to_owned(),
+        parts: vec![part],
+    };
+    ready
+        .grammars
+        .template(Grammar::Composed(&composition))
+        .err()
 }
 
 fn format_part(format: &TextFormat) -> Result<Part, GrammarError> {
@@ -184,7 +279,7 @@ fn strict_calls(
         .iter()
         .map(|function| {
             let mut call = function.call();
-            if !function.strict {
+            if !function.strict && !function.is_custom {
                 call.parameters = json!({"type": "object"});
             }
             call
@@ -215,31 +310,22 @@ fn refused(
     functions: &[Function],
     error: GrammarError,
 ) -> Error {
-    let alone = |part: Part| {
-        let composition = Composition {
-            lark: "start: @p0\n".to_owned(),
-            parts: vec![part],
-        };
-        ready
-            .grammars
-            .template(Grammar::Composed(&composition))
-            .err()
-    };
     if request.format != TextFormat::Text
-        && let Some(error) = format_part(&request.format).map_or_else(Some, alone)
+        && let Some(error) =
+            format_part(&request.format).map_or_else(Some, |part| alone(ready, part))
     {
         return failure::grammar(error, failure::format_param(request.dialect));
     }
-    let culprit = functions.iter().take(SUSPECTS_MAX).find_map(|function| {
-        let call = function.call();
-        let part = Part::Schema {
-            schema: call.parameters,
-            strict: call.strict,
-        };
-        Some((function.index, alone(part)?))
-    });
+    let culprit = functions
+        .iter()
+        .take(SUSPECTS_MAX)
+        .find_map(|function| Some((function, alone(ready, function.part())?)));
     match culprit {
-        Some((index, error)) => {
+        Some((function, error)) if function.input.is_some() => {
+            failure::definition(error, &definition_path(request.dialect, function.index))
+        }
+        Some((function, error)) => {
+            let index = function.index;
             let path = match request.dialect {
                 Dialect::ChatCompletions => format!("tools[{index}].function.parameters"),
                 Dialect::Messages => format!("tools[{index}].input_schema"),

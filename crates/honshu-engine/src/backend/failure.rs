@@ -46,6 +46,14 @@ pub(super) fn grammar(error: GrammarError, param: &str) -> Error {
     }
 }
 
+/// A custom tool's grammar that cannot be enforced.
+pub(super) fn definition(error: GrammarError, param: &str) -> Error {
+    match &error {
+        GrammarError::Vocabulary(_) => grammar(error, param),
+        _ => Error::invalid_at(param, format!("the grammar is refused: {error}")).with_cause(error),
+    }
+}
+
 pub(super) fn submit(error: SubmitError) -> Error {
     match error {
         SubmitError::QueueFull { retry_after } => {

@@ -6,9 +6,11 @@
 //!
 //! Tools: definitions are given to the model's own template, or told in words if it knows none; what the model writes
 //! is read in its own form and comes as function calls. Required calls, strict tools and answers with a schema are
-//! enforced by constrained decoding, with the model's reasoning before them left free.
+//! enforced by constrained decoding, with the model's reasoning before them left free. A custom tool is a function with
+//! one text for the model; its grammar is enforced inside of that text, which is all that the caller sees.
 
 mod answer;
+mod embed;
 mod enforce;
 mod failure;
 mod raw;
@@ -37,11 +39,13 @@ const MIN_P_DEFAULT: f32 = 0.05;
 pub struct EngineBackend {
     pool: Arc<pool::Inner>,
     id: Arc<str>,
+    /// Whether it is there for vectors as well.
+    embeds: bool,
 }
 
 impl EngineBackend {
-    pub(crate) fn new(pool: Arc<pool::Inner>, id: Arc<str>) -> Self {
-        Self { pool, id }
+    pub(crate) fn new(pool: Arc<pool::Inner>, id: Arc<str>, embeds: bool) -> Self {
+        Self { pool, id, embeds }
     }
 }
 
@@ -75,9 +79,9 @@ impl Backend for EngineBackend {
             | Demand::RawPrompt
             | Demand::LegacyFunctions => Support::Yes,
             Demand::ImageInput | Demand::FileInput | Demand::Audio | Demand::ForeignItems | Demand::StoredState
-            | Demand::LegacyOption | Demand::Embeddings => {
-                Support::No
-            }
+            | Demand::LegacyOption => Support::No,
+            Demand::Embeddings if self.embeds => Support::Yes,
+            Demand::Embeddings => Support::No,
         }
     }
 
@@ -96,6 +100,10 @@ impl Backend for EngineBackend {
     }
 
     fn generate(&self, attempt: Attempt) -> RunStream {
+        if attempt.request.dialect == Dialect::Embeddings {
+            let (pool, id) = (Arc::clone(&self.pool), Arc::clone(&self.id));
+            return Box::pin(embed::Vectors::new(pool, id, attempt));
+        }
         let entropy = Arc::clone(self.pool.entropy());
         let start = start(Arc::clone(&self.pool), Arc::clone(&self.id), attempt);
         Box::pin(Answer::new(Box::pin(start), entropy))
@@ -168,13 +176,14 @@ fn prepare(
             );
         }
     };
-    let tools: &[Tool] = if request.tool_choice == ToolChoice::None {
-        &[]
+    let declared = enforce::functions(request)?;
+    let (tools, functions): (&[Tool], &[_]) = if request.tool_choice == ToolChoice::None {
+        (&[], &[])
     } else {
-        &request.tools
+        (&request.tools, &declared)
     };
-    let functions = enforce::functions(tools);
-    let plan = enforce::Plan::new(request, &functions)?;
+    let plan = enforce::Plan::new(request, functions)?;
+    plan.check_grammars(ready, request, &declared)?;
     let chat = Chat {
         instructions: request.instructions.as_deref(),
         items: &request.input,
@@ -194,6 +203,7 @@ fn prepare(
         .map(|function| (function.name.clone(), function.parameters.clone()));
     let shape = Shape {
         tools: Arc::new(Tools::new(parameters)),
+        custom: Arc::new(enforce::custom_names(functions)),
         start: Start {
             in_reasoning,
             one_call: !request.parallel_tool_calls,
@@ -216,7 +226,7 @@ fn prepare(
         job.logprobs = request.top_logprobs.map(|n| n.min(LOGPROBS_MAX));
         job.fairness_key = attempt.fairness_key;
         job.salt = attempt.cache_salt;
-        job.constraint = plan.constraint(ready, id, request, &functions, reasoning)?;
+        job.constraint = plan.constraint(ready, id, request, functions, reasoning)?;
         job.shown_controls = shape.markup.controls();
         jobs.push(job);
     }

@@ -18,6 +18,7 @@ pub(super) fn prepare(ready: &Ready, attempt: &Attempt) -> Result<Prepared, Erro
     let shape = Shape {
         markup: Arc::clone(&ready.markup),
         tools: Arc::default(),
+        custom: Arc::default(),
         // Marks of reasoning in the answer are text like any other.
         start: Start {
             plain: true,

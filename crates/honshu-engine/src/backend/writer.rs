@@ -1,11 +1,11 @@
 //! Writes the output items of one choice: messages, reasoning and calls, with ids, parts and deltas.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use honshu_domain::{
-    Entropy, FinishReason, FunctionCall, Item, Message, Part, PartKind, PublicId, Reasoning, Role,
-    RunEvent, TokenLogprob, TopLogprob,
+    CustomToolCall, Entropy, FinishReason, FunctionCall, InputReader, Item, Message, Part,
+    PartKind, PublicId, Reasoning, Role, RunEvent, TokenLogprob, TopLogprob,
 };
 
 use super::answer::Shape;
@@ -24,6 +24,8 @@ pub(super) struct Writer {
     choice: u32,
     markup: Arc<Markup>,
     parser: Parser,
+    /// The names of custom tools, which the model takes for functions.
+    custom: Arc<HashSet<String>>,
     pieces: Vec<Piece>,
     /// Log probabilities that were not sent, with the places of their tokens in the model's text.
     logprobs: VecDeque<(usize, TokenLogprob)>,
@@ -39,7 +41,9 @@ enum Open {
     Part(OpenPart),
     Call {
         output_index: u32,
-        call: FunctionCall,
+        item: Item,
+        /// What takes the input of a custom tool out of the arguments that the model writes.
+        reader: Option<InputReader>,
     },
 }
 
@@ -59,6 +63,7 @@ impl Writer {
             choice,
             parser: Parser::new(Arc::clone(&markup), tools, shape.start),
             markup,
+            custom: Arc::clone(&shape.custom),
             pieces: Vec::new(),
             logprobs: VecDeque::new(),
             open: None,
@@ -133,13 +138,17 @@ impl Writer {
                 }
                 Piece::CallBegan { name } => self.begin_call(&name, out),
                 Piece::Arguments(delta) => {
-                    if let Some(Open::Call { output_index, call }) = &mut self.open {
-                        call.arguments.push_str(&delta);
-                        let output_index = *output_index;
-                        out.events.push_back(RunEvent::ArgumentsDelta {
-                            output_index,
-                            delta,
-                        });
+                    if let Some(Open::Call {
+                        output_index,
+                        item,
+                        reader,
+                    }) = &mut self.open
+                    {
+                        let delta = match reader {
+                            Some(reader) => reader.take(&delta),
+                            None => delta,
+                        };
+                        write_call(*output_index, item, delta, out);
                     }
                 }
                 Piece::CallEnded => self.close(out),
@@ -221,14 +230,29 @@ impl Writer {
     fn begin_call(&mut self, name: &str, out: &mut Out<'_>) {
         self.close(out);
         self.wrote_call = true;
-        let call = FunctionCall {
-            id: Some(PublicId::generate("fc_", out.entropy).as_str().into()),
-            call_id: PublicId::generate("call_", out.entropy).as_str().into(),
-            name: name.into(),
-            arguments: String::new(),
+        let new_id = |prefix| Arc::from(PublicId::generate(prefix, out.entropy).as_str());
+        let is_custom = self.custom.contains(name);
+        let item = if is_custom {
+            Item::CustomToolCall(CustomToolCall {
+                id: Some(new_id("ctc_")),
+                call_id: new_id("call_"),
+                name: name.into(),
+                input: String::new(),
+            })
+        } else {
+            Item::FunctionCall(FunctionCall {
+                id: Some(new_id("fc_")),
+                call_id: new_id("call_"),
+                name: name.into(),
+                arguments: String::new(),
+            })
         };
-        let output_index = self.start_item(Item::FunctionCall(call.clone()), out);
-        self.open = Some(Open::Call { output_index, call });
+        let output_index = self.start_item(item.clone(), out);
+        self.open = Some(Open::Call {
+            output_index,
+            item,
+            reader: is_custom.then(InputReader::default),
+        });
     }
 
     fn start_item(&self, item: Item, out: &mut Out<'_>) -> u32 {
@@ -245,7 +269,16 @@ impl Writer {
     fn close(&mut self, out: &mut Out<'_>) {
         let (output_index, item) = match self.open.take() {
             None => return,
-            Some(Open::Call { output_index, call }) => (output_index, Item::FunctionCall(call)),
+            Some(Open::Call {
+                output_index,
+                mut item,
+                reader,
+            }) => {
+                if let Some(reader) = reader {
+                    write_call(output_index, &mut item, reader.finish(), out);
+                }
+                (output_index, item)
+            }
             Some(Open::Part(part)) => {
                 let OpenPart {
                     output_index, kind, ..
@@ -304,6 +337,20 @@ impl Writer {
     }
 }
 
+/// Adds to the arguments or the input of a call.
+fn write_call(output_index: u32, item: &mut Item, delta: String, out: &mut Out<'_>) {
+    if delta.is_empty() {
+        return;
+    }
+    if let Some(text) = item.call_text_mut() {
+        text.push_str(&delta);
+    }
+    out.events.push_back(RunEvent::ArgumentsDelta {
+        output_index,
+        delta,
+    });
+}
+
 fn message(id: Arc<str>, phase: Option<&'static str>, content: Vec<Part>) -> Item {
     Item::Message(Message {
         id: Some(id),
@@ -344,10 +391,14 @@ mod tests {
     }
 
     fn shape(template: &str, start: Start) -> Shape {
-        let tools = [("f".to_owned(), serde_json::json!({}))];
+        let tools = [
+            ("f".to_owned(), serde_json::json!({})),
+            ("patch".to_owned(), serde_json::json!({})),
+        ];
         Shape {
             markup: Arc::new(Markup::detect(template, true, |_| None)),
             tools: Arc::new(Tools::new(tools)),
+            custom: Arc::new(["patch".to_owned()].into()),
             start,
         }
     }
@@ -390,6 +441,7 @@ mod tests {
                         }
                         Item::Reasoning(item) => ("reasoning".to_owned(), item.content.concat()),
                         Item::FunctionCall(call) => (format!("call {}", call.name), call.arguments),
+                        Item::CustomToolCall(call) => (format!("custom {}", call.name), call.input),
                         other => panic!("{other:?}"),
                     };
                     assert_eq!(sent, text, "deltas and the whole must agree");
@@ -478,6 +530,31 @@ mod tests {
                 &[r#"<tool_call>{"name": "f", "arguments": {"a"#],
                 &[r#"call f:{"a"#],
                 Length,
+                0,
+            ),
+            (
+                "",
+                plain,
+                Stop,
+                &[
+                    r#"<tool_call>{"name": "patch", "arguments": {"input": "*** Be"#,
+                    r#"gin"#,
+                    r#"n+\"a\""}}</tool_call>"#,
+                ],
+                &["custom patch:*** Begin\n+\"a\""],
+                ToolCalls,
+                0,
+            ),
+            (
+                "",
+                plain,
+                Stop,
+                &[
+                    r#"<tool_call>{"name": "patch", "arguments": {"text": "#,
+                    r#""a"}}</tool_call>"#,
+                ],
+                &["custom patch:a"],
+                ToolCalls,
                 0,
             ),
             (

@@ -18,6 +18,9 @@ pub(crate) struct Call {
     pub parameters: Value,
     /// Refuse schemas that cannot be enforced in full.
     pub strict: bool,
+    /// The grammar of the one text that the function takes, as it stands in a JSON string; the parameters then say
+    /// nothing more.
+    pub input: Option<Part>,
 }
 
 /// Whether reasoning may come before an enforced answer.
@@ -228,6 +231,18 @@ impl<'a> Builder<'a> {
                         format!("{head} {arguments} {}", self.text(end)),
                     )
                 }
+                // A text with a grammar cannot stand between tags, as nothing says where it ends; in a JSON string the
+                // quote does, and the form's readers take both.
+                Written::Tags if call.input.is_some() => {
+                    let arguments = self.arguments(call);
+                    let name = Value::from(call.name.as_str());
+                    let head = self.text(&format!("\n{{\"name\": {name}, \"arguments\": "));
+                    let end = self.text("}\n</tool_call>");
+                    (
+                        self.text("<tool_call>"),
+                        format!("{head} {arguments} {end}"),
+                    )
+                }
                 Written::Tags => {
                     let parameters = self.parameters(index, call);
                     let head = self.text(&format!("\n<function={}>\n", call.name));
@@ -255,6 +270,10 @@ impl<'a> Builder<'a> {
     }
 
     fn arguments(&mut self, call: &Call) -> String {
+        if let Some(input) = &call.input {
+            let (open, input) = (self.text("{\"input\": \""), self.part(input.clone()));
+            return format!("{open} {input} {}", self.text("\"}"));
+        }
         self.part(Part::Schema {
             schema: call.parameters.clone(),
             strict: call.strict,

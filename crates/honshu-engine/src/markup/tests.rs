@@ -469,6 +469,7 @@ mod accepted {
             name: name.to_owned(),
             parameters,
             strict: true,
+            input: None,
         };
         let city = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": false});
         let shared = json!({"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "required": ["n"], "additionalProperties": false,

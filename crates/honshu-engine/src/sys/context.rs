@@ -10,6 +10,9 @@ use llama_cpp_sys_2 as ffi;
 use super::{Model, SEQUENCES_MAX};
 use crate::job::Token;
 
+/// Why an encoder cannot generate.
+pub(crate) const NO_STATE: &str = "the model keeps no state between tokens";
+
 /// What making a context needs to know. All numbers are in tokens unless said.
 #[derive(Debug, Clone)]
 pub(crate) struct ContextParams {
@@ -171,7 +174,7 @@ impl Context {
             model,
         };
         if context.memory.is_null() {
-            return Err("the model keeps no state between tokens".to_owned());
+            return Err(NO_STATE.to_owned());
         }
         Ok(context)
     }
@@ -397,7 +400,7 @@ impl Drop for Context {
     }
 }
 
-unsafe extern "C" fn read_abort_flag(data: *mut c_void) -> bool {
+pub(super) unsafe extern "C" fn read_abort_flag(data: *mut c_void) -> bool {
     // SAFETY: the pointer comes from `Context::new` and points to the `AtomicBool` that the context holds.
     unsafe { &*data.cast::<AtomicBool>() }.load(Ordering::Relaxed)
 }

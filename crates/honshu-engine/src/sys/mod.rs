@@ -8,11 +8,13 @@
 )]
 
 mod context;
+mod embedding;
 #[cfg(test)]
 mod kernels;
 mod model;
 
-pub(crate) use context::{Batch, Context, ContextParams, DecodeError};
+pub(crate) use context::{Batch, Context, ContextParams, DecodeError, NO_STATE};
+pub(crate) use embedding::{EmbedError, EmbeddingContext, Pooling};
 pub(crate) use model::{Model, ModelParams};
 
 use std::cell::RefCell;

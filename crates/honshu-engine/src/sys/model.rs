@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 
 use llama_cpp_sys_2 as ffi;
 
+use super::Pooling;
 use crate::job::Token;
 
 /// What loading a model needs to know.
@@ -130,6 +131,20 @@ impl Model {
             }
             buffer.resize(n + 1, 0);
         }
+    }
+
+    /// How the file says that vectors of tokens become one, if it says so.
+    pub(crate) fn pooling(&self) -> Option<Pooling> {
+        let architecture = self.metadata("general.architecture")?;
+        let number = self.metadata(&format!("{architecture}.pooling_type"))?;
+        Pooling::of(number.parse().ok()?)
+    }
+
+    /// Numbers of a vector.
+    pub(crate) fn vector_width(&self) -> usize {
+        // SAFETY: `ptr` is a live model.
+        let width = unsafe { ffi::llama_model_n_embd_out(self.ptr.as_ptr()) };
+        usize::try_from(width).unwrap_or(0)
     }
 
     /// The model's own chat template.

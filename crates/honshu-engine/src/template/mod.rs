@@ -186,23 +186,28 @@ impl ChatTemplate {
     fn tools(&self, tools: &[Tool]) -> Option<serde_json::Value> {
         let functions: Vec<serde_json::Value> = tools
             .iter()
-            .filter_map(|tool| match tool {
-                Tool::Function(function) => Some(function),
-                Tool::Other { .. } => None,
-            })
-            .map(|function| {
-                let parameters: serde_json::Value = function
-                    .parameters
-                    .as_ref()
-                    .and_then(|schema| schema.to().ok())
-                    .unwrap_or_else(|| json!({"type": "object", "properties": {}}));
+            .filter_map(|tool| {
+                let (name, description, parameters) = match tool {
+                    Tool::Function(function) => {
+                        let schema = function.parameters.as_ref();
+                        let parameters = schema
+                            .and_then(|schema| schema.to().ok())
+                            .unwrap_or_else(|| json!({"type": "object", "properties": {}}));
+                        (&function.name, &function.description, parameters)
+                    }
+                    // Templates know functions only.
+                    Tool::Custom(custom) => {
+                        (&custom.name, &custom.description, custom.parameters())
+                    }
+                    Tool::Other { .. } => return None,
+                };
                 let mut tool = json!({"type": "function", "function": {
-                    "name": &*function.name,
-                    "description": function.description.as_deref().unwrap_or_default(),
+                    "name": &**name,
+                    "description": description.as_deref().unwrap_or_default(),
                     "parameters": parameters,
                 }});
                 self.guard.blunt_json(&mut tool);
-                tool
+                Some(tool)
             })
             .collect();
         (!functions.is_empty()).then_some(serde_json::Value::Array(functions))

@@ -1,7 +1,7 @@
 //! From the items of a conversation to the turns that chat templates know, and the rewriting that a template needs
 //! which knows fewer kinds of turn than the conversation has. Pure; must never lose a word of the conversation.
 
-use honshu_domain::{Item, Part, Role};
+use honshu_domain::{Item, Part, Role, wrapped_input};
 use serde_json::{Map, Value, json};
 
 use super::probe::{Arguments, Capabilities};
@@ -66,11 +66,21 @@ pub(super) fn from_items(
                 open = message.role == Role::Assistant;
                 turns.push(turn);
             }
-            Item::FunctionCall(call) => {
+            Item::FunctionCall(_) | Item::CustomToolCall(_) => {
+                let (call_id, name, arguments) = match item {
+                    Item::FunctionCall(call) => {
+                        (&call.call_id, &call.name, guard.blunt(&call.arguments))
+                    }
+                    Item::CustomToolCall(call) => {
+                        let input = guard.blunt(&call.input);
+                        (&call.call_id, &call.name, wrapped_input(&input))
+                    }
+                    _ => continue,
+                };
                 let call = Call {
-                    id: guard.blunt(&call.call_id),
-                    name: guard.blunt(&call.name),
-                    arguments: guard.blunt(&call.arguments),
+                    id: guard.blunt(call_id),
+                    name: guard.blunt(name),
+                    arguments,
                 };
                 match turns
                     .last_mut()
@@ -88,7 +98,7 @@ pub(super) fn from_items(
                 }
                 open = true;
             }
-            Item::FunctionCallOutput(output) => {
+            Item::FunctionCallOutput(output) | Item::CustomToolCallOutput(output) => {
                 let id = guard.blunt(&output.call_id);
                 let name = turns
                     .iter()

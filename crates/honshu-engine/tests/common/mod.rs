@@ -164,8 +164,7 @@ pub fn text_of(item: &Item) -> String {
                 _ => "",
             })
             .collect(),
-        Item::FunctionCall(call) => call.arguments.clone(),
-        _ => String::new(),
+        call => call.call_text().unwrap_or_default().to_owned(),
     }
 }
 
@@ -233,7 +232,7 @@ pub async fn run(backend: &Arc<dyn Backend>, request: InferenceRequest) -> Resul
             RunEvent::ItemDone { output_index, item } => {
                 let (choice, text, inside) = open[output_index as usize].take().unwrap();
                 assert!(!inside, "the part ends before its item");
-                if matches!(item, Item::Message(_) | Item::FunctionCall(_)) {
+                if matches!(item, Item::Message(_)) || item.call_id().is_some() {
                     assert_eq!(text, text_of(&item), "deltas and the whole agree");
                 }
                 items.push((output_index, (choice, item)));

@@ -256,6 +256,11 @@ pub(super) fn check_models(
                 model.id
             ));
         }
+        if model.capabilities.as_ref().is_some_and(Vec::is_empty) {
+            problems.push(format!(
+                "`{at}.capabilities` is empty; leave it out, or write `chat`, `embeddings` or both"
+            ));
+        }
         check_region_list(&at, &model.regions, regions, problems);
         if let Some(price) = &model.price {
             for (name, value) in [

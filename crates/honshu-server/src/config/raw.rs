@@ -158,11 +158,32 @@ pub(crate) struct RawModel {
     pub regions: Vec<String>,
     /// The longest context in tokens, where known.
     pub context_tokens: Option<u32>,
+    /// What it is for: `chat`, `embeddings`. Default `chat`; a GGUF that is made for vectors has them without a word.
+    pub capabilities: Option<Vec<RawCapability>>,
     /// Prices, where known.
     pub price: Option<RawPrice>,
     /// Where it runs, in order of preference.
     #[serde(default)]
     pub deployment: Vec<RawDeployment>,
+}
+
+/// A word of `model.capabilities`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RawCapability {
+    /// Conversation.
+    Chat,
+    /// Texts to vectors.
+    Embeddings,
+}
+
+impl RawModel {
+    /// Whether the file says that it makes vectors.
+    pub(crate) fn embeds(&self) -> bool {
+        self.capabilities
+            .as_ref()
+            .is_some_and(|list| list.contains(&RawCapability::Embeddings))
+    }
 }
 
 /// `[model.price]`, in US dollars for a million tokens.
