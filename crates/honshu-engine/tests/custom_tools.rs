@@ -47,6 +47,28 @@ end: "*** End Patch"
 "#;
 const PATCHES: &str = r#"^\*\*\* Begin Patch\n([+-]"[a-z \\]{1,6}"\n){1,2}\*\*\* End Patch$"#;
 
+/// The grammar that Codex sends with `apply_patch`.
+const CODEX: &str = r#"start: begin_patch hunk+ end_patch
+begin_patch: "*** Begin Patch" LF
+end_patch: "*** End Patch" LF?
+
+hunk: add_hunk | delete_hunk | update_hunk
+add_hunk: "*** Add File: " filename LF add_line+
+delete_hunk: "*** Delete File: " filename LF
+update_hunk: "*** Update File: " filename LF change_move? change?
+
+filename: /(.+)/
+add_line: "+" /(.*)/ LF -> line
+
+change_move: "*** Move to: " filename LF
+change: (change_context | change_line)+ eof_line?
+change_context: ("@@" | "@@ " /(.+)/) LF
+change_line: ("+" | "-" | " ") /(.*)/ LF
+eof_line: "*** End of File" LF
+
+%import common.LF
+"#;
+
 fn with_template(pool: &EnginePool, name: &str, words: &str) -> Arc<dyn Backend> {
     let mut options = common::options();
     options.load.n_ctx = 1024;
@@ -137,9 +159,18 @@ fn a_tool_without_a_grammar_takes_a_text_and_required_calls_take_any_tool() {
         let mut request = patch(custom("patch", InputFormat::Text));
         request.max_output_tokens = Some(60);
         let whole = run(&backend, request.clone()).await.unwrap();
-        let inputs = inputs(&whole);
-        assert_eq!(inputs.len(), 1, "{whole:?}");
-        assert!(!inputs[0].starts_with("{\"input\""), "{whole:?}");
+        let taken = inputs(&whole);
+        assert_eq!(taken.len(), 1, "{whole:?}");
+        assert!(!taken[0].starts_with("{\"input\""), "{whole:?}");
+
+        request.tools = vec![custom("patch", grammar(GrammarSyntax::Lark, CODEX))];
+        let whole = run(&backend, request.clone()).await.unwrap();
+        let begins = ["*** Add File: ", "*** Delete File: ", "*** Update File: "];
+        let first = inputs(&whole)[0].strip_prefix("*** Begin Patch\n").unwrap();
+        assert!(
+            begins.iter().any(|begin| first.starts_with(begin)),
+            "{whole:?}"
+        );
 
         request
             .tools

@@ -18,6 +18,7 @@ mod judge;
 mod kept;
 mod management;
 mod matrix;
+mod matrix_engine;
 mod openapi;
 mod options;
 mod runs;

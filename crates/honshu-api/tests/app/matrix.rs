@@ -15,23 +15,23 @@ use serde_json::{Value, json};
 use crate::kept::Caller;
 use crate::support::{Answer, House, MODEL};
 
-const DIALECTS: [&str; 3] = ["chat", "responses", "messages"];
+pub(crate) const DIALECTS: [&str; 3] = ["chat", "responses", "messages"];
 const MODELS: [&str; 3] = [MODEL, "up.chat", "up.responses"];
 
 /// What a caller sees of an answer, whatever the dialect.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    text: String,
-    refusal: String,
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) text: String,
+    pub(crate) refusal: String,
     /// Names and arguments.
-    calls: Vec<(String, Value)>,
+    pub(crate) calls: Vec<(String, Value)>,
     /// In the words of Chat Completions, except for refusals.
-    reason: String,
+    pub(crate) reason: String,
     /// The kind of error: HTTP, or within the stream.
-    error: &'static str,
+    pub(crate) error: &'static str,
 }
 
-fn seen(text: &str, reason: &str) -> Seen {
+pub(crate) fn seen(text: &str, reason: &str) -> Seen {
     Seen {
         text: text.to_owned(),
         reason: reason.to_owned(),
@@ -39,7 +39,7 @@ fn seen(text: &str, reason: &str) -> Seen {
     }
 }
 
-fn called(cities: &[&str]) -> Seen {
+pub(crate) fn called(cities: &[&str]) -> Seen {
     Seen {
         calls: cities
             .iter()
@@ -118,10 +118,10 @@ impl Street {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Cell {
-    dialect: &'static str,
-    model: &'static str,
-    streamed: bool,
+pub(crate) struct Cell {
+    pub(crate) dialect: &'static str,
+    pub(crate) model: &'static str,
+    pub(crate) streamed: bool,
 }
 
 fn cells() -> impl Iterator<Item = Cell> {
@@ -137,14 +137,18 @@ fn cells() -> impl Iterator<Item = Cell> {
 }
 
 #[derive(Debug, Default)]
-struct Options {
-    tools: bool,
-    schema: bool,
-    tokens_max: Option<u32>,
-    stop: Option<&'static str>,
+pub(crate) struct Options {
+    pub(crate) tools: bool,
+    /// Whether several calls may come. The scripted model makes as many as it is told.
+    pub(crate) parallel: bool,
+    pub(crate) schema: bool,
+    /// The only city that the schemas allow.
+    pub(crate) only: Option<&'static str>,
+    pub(crate) tokens_max: Option<u32>,
+    pub(crate) stop: Option<&'static str>,
 }
 
-fn path(dialect: &str) -> &'static str {
+pub(crate) fn path(dialect: &str) -> &'static str {
     match dialect {
         "chat" => "/v1/chat/completions",
         "responses" => "/v1/responses",
@@ -152,9 +156,13 @@ fn path(dialect: &str) -> &'static str {
     }
 }
 
-fn body(cell: &Cell, text: &str, options: &Options) -> Value {
+pub(crate) fn body(cell: &Cell, text: &str, options: &Options) -> Value {
+    let city = match options.only {
+        Some(city) => json!({"enum": [city]}),
+        None => json!({"type": "string"}),
+    };
     let schema = json!({
-        "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
+        "type": "object", "properties": {"city": city}, "required": ["city"],
         "additionalProperties": false,
     });
     let mut body = json!({"model": cell.model, "stream": cell.streamed});
@@ -201,7 +209,7 @@ fn body(cell: &Cell, text: &str, options: &Options) -> Value {
 }
 
 /// Reads an answer as its dialect's clients do.
-fn read(cell: &Cell, answer: &Answer) -> Seen {
+pub(crate) fn read(cell: &Cell, answer: &Answer) -> Seen {
     if answer.status != 200 {
         let body = answer.json();
         let error = &body["error"];
@@ -641,7 +649,7 @@ async fn every_cell_of_callers_that_leave() {
             "Answer with 60000 words [scripted: delay-ms=10]",
             &Options::default(),
         );
-        leave(&street, &cell, &body).await;
+        leave(&street.house, &street.secret, &cell, &body).await;
         let row = row_after(&street.house, runs).await;
         assert_eq!(&*row, "cancelled", "{cell:?}");
         if cell.model != MODEL {
@@ -652,10 +660,8 @@ async fn every_cell_of_callers_that_leave() {
 }
 
 /// Sends a request and breaks the connection off when the answer flows, or when it must have begun.
-async fn leave(street: &Street, cell: &Cell, body: &Value) {
-    let stream = tokio::net::TcpStream::connect(street.house.osaka)
-        .await
-        .unwrap();
+pub(crate) async fn leave(house: &House, secret: &str, cell: &Cell, body: &Value) {
+    let stream = tokio::net::TcpStream::connect(house.osaka).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream))
             .await
@@ -668,10 +674,7 @@ async fn leave(street: &Street, cell: &Cell, body: &Value) {
     *request.uri_mut() = path(cell.dialect).parse().unwrap();
     let headers = request.headers_mut();
     headers.insert("host", "h".parse().unwrap());
-    headers.insert(
-        "authorization",
-        format!("Bearer {}", street.secret).parse().unwrap(),
-    );
+    headers.insert("authorization", format!("Bearer {secret}").parse().unwrap());
     if cell.streamed {
         let response = sender.send_request(request).await.unwrap();
         let mut body = response.into_body();
@@ -690,7 +693,7 @@ async fn leave(street: &Street, cell: &Cell, body: &Value) {
 }
 
 /// The status of the row that comes after so many.
-async fn row_after(house: &House, rows: usize) -> Arc<str> {
+pub(crate) async fn row_after(house: &House, rows: usize) -> Arc<str> {
     for _ in 0..2_000 {
         if let Some(row) = house.usage.rows().get(rows) {
             return Arc::clone(&row.status);

@@ -163,6 +163,10 @@ impl Answer {
 
 impl House {
     pub(crate) async fn new() -> Self {
+        Self::with_timeouts(Timeouts::default()).await
+    }
+
+    pub(crate) async fn with_timeouts(timeouts: Timeouts) -> Self {
         let home = tempfile::tempdir().unwrap();
         let clock = Arc::new(SimClock::new());
         let bootstrap = Bootstrap::new(Arc::clone(&clock) as _, Arc::new(SystemEntropy));
@@ -216,7 +220,7 @@ impl House {
             clock: Arc::clone(&clock) as _,
             entropy: Arc::new(SystemEntropy),
             limits: honshu_responses::Limits::default(),
-            timeouts: Timeouts::default(),
+            timeouts,
         });
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
@@ -242,7 +246,7 @@ impl House {
                     hosts: vec![format!("{}.example.com", region.name())],
                 })
                 .collect(),
-            timeouts: Timeouts::default(),
+            timeouts,
             runtime: runtime.clone(),
             readiness: Arc::new(Readiness::default()),
         });
