@@ -227,6 +227,21 @@ def test_codex_goes_through_its_compaction(shared, tmp_path, provider):
         assert "This is the scripted model" in compacted[0]["message"]
 
 
+def test_codex_changes_a_file_by_its_custom_tool(honshu, tmp_path):
+    # Codex offers `apply_patch`, a custom tool with a grammar, to models that it knows for it.
+    port = free_port()
+    honshu.start(SCRIPTED.format(port=port) + f'[[alias]]\nname = "gpt-5.5"\nmodel = "{MODEL}"\n', port=port)
+    agent = Agent(tmp_path / "agent", honshu.url, secret(honshu.make_key()), "gpt-5.5")
+    patch = "*** Begin Patch\n*** Update File: notes.txt\n@@\n alpha\n-beta\n+gamma\n*** End Patch"
+    done = agent.codex(
+        f"Do as told here:\nCall the tool apply_patch with {json.dumps(patch)}\nThen reply with exactly: notes changed\n")
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert agent.notes.read_text() == "alpha\ngamma\n", done.stdout[-3000:]
+    items = [event["item"] for event in json_lines(done.stdout) if event["type"] == "item.completed"]
+    assert [item["status"] for item in items if item["type"] == "file_change"] == ["completed"]
+    assert "notes changed" in done.stdout
+
+
 def test_codex_acts_on_a_prompt_that_is_longer_than_the_context(honshu_with_model, tmp_path):
     home = honshu_with_model.start()
     key = secret(home.make_key())
