@@ -43,14 +43,14 @@ pub(crate) fn frames_of(sse: &[u8]) -> Vec<Bytes> {
 }
 
 enum Decoder {
-    Chat(chat::UpstreamDecoder),
+    Chat(Box<chat::UpstreamDecoder>),
     Responses(responses::UpstreamDecoder),
 }
 
 impl Decoder {
     fn new(dialect: Dialect) -> Self {
         match dialect {
-            Dialect::ChatCompletions => Self::Chat(chat::UpstreamDecoder::new()),
+            Dialect::ChatCompletions => Self::Chat(Box::default()),
             Dialect::Responses => Self::Responses(responses::UpstreamDecoder::new()),
             other => panic!("no transcripts of {other:?}"),
         }
