@@ -14,6 +14,7 @@
 mod access;
 mod bodies;
 mod completions;
+mod custom_tools;
 mod judge;
 mod kept;
 mod management;

@@ -16,7 +16,7 @@ use crate::kept::Caller;
 use crate::support::{Answer, House, MODEL};
 
 pub(crate) const DIALECTS: [&str; 3] = ["chat", "responses", "messages"];
-const MODELS: [&str; 3] = [MODEL, "up.chat", "up.responses"];
+pub(crate) const MODELS: [&str; 3] = [MODEL, "up.chat", "up.responses"];
 
 /// What a caller sees of an answer, whatever the dialect.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
