@@ -538,7 +538,7 @@ mod tests {
                 Stop,
                 &[
                     r#"<tool_call>{"name": "patch", "arguments": {"input": "*** Be"#,
-                    r#"gin"#,
+                    r#"gin\"#,
                     r#"n+\"a\""}}</tool_call>"#,
                 ],
                 &["custom patch:*** Begin\n+\"a\""],
