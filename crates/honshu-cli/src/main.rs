@@ -14,8 +14,8 @@ mod profile;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser};
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
 
 use crate::args::Cli;
 use crate::output::Output;
