@@ -37,6 +37,10 @@ deps: ## Install the system packages that a build needs, if any is missing
 build: deps ## Build the release binary for this machine's processor
 	cargo build --release --locked -p honshu-cli
 
+.PHONY: dist
+dist: deps ## An archive for other machines, which chooses the processor's code at run time; ten minutes and more
+	@scripts/make-dist "$(TARGET)"
+
 # ---- Check it -------------------------------------------------------------------------------------
 
 .PHONY: check

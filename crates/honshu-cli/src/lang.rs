@@ -39,8 +39,8 @@ impl Lang {
 /// A text in every language that the command line speaks. What other programs said stands in it as they said it.
 #[derive(Debug, Clone)]
 pub(crate) struct Text {
-    en: String,
-    ja: String,
+    en: Box<str>,
+    ja: Box<str>,
 }
 
 impl Text {
@@ -54,8 +54,8 @@ impl Text {
 impl<E: Into<String>, J: Into<String>> From<(E, J)> for Text {
     fn from((en, ja): (E, J)) -> Self {
         Self {
-            en: en.into(),
-            ja: ja.into(),
+            en: en.into().into(),
+            ja: ja.into().into(),
         }
     }
 }
@@ -64,8 +64,8 @@ impl<E: Into<String>, J: Into<String>> From<(E, J)> for Text {
 impl From<String> for Text {
     fn from(text: String) -> Self {
         Self {
-            en: text.clone(),
-            ja: text,
+            en: text.as_str().into(),
+            ja: text.into(),
         }
     }
 }
