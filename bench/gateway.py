@@ -36,6 +36,10 @@ CASES = [
      "cpu_us_per_piece", "CPU-µs / piece"),
     ("chat stream, unpaced", ["--api", "chat", "--stream", "--model", "mock-c100"],
      "cpu_us_per_piece", "CPU-µs / piece"),
+    ("chat stream, a piece on its way, median", ["--api", "chat", "--stream", "--model", "mock-c100-d20", "--callers", "4"],
+     "transit_p50_ms", "ms"),
+    ("chat stream, a piece on its way, p99", ["--api", "chat", "--stream", "--model", "mock-c100-d20", "--callers", "4"],
+     "transit_p99_ms", "ms"),
 ]
 MODELS = ["mock", "mock-c100-d20", "mock-c100"]
 # Streams that say nothing for a minute: what an open one costs in memory.

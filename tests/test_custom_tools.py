@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from conftest import SMALL_MODEL, at_home, free_port, secret
+from conftest import SCRIPTED, SMALL_MODEL, at_home, free_port, secret
 
 LARK = """
 start: begin change~1..2 end
@@ -26,20 +26,7 @@ GRAMMAR = {"syntax": "lark", "definition": LARK}
 FLAT = {"type": "custom", "name": "apply_patch", "description": "Changes files.", "format": {"type": "grammar", **GRAMMAR}}
 NESTED = {"type": "custom", "custom": {
     "name": "apply_patch", "description": "Changes files.", "format": {"type": "grammar", "grammar": GRAMMAR}}}
-CONFIG = """
-[server]
-listen = "127.0.0.1:{port}"
-
-[[provider]]
-name = "scripted"
-kind = "scripted"
-
-[[model]]
-id = "honshu.scripted"
-
-[[model.deployment]]
-provider = "scripted"
-
+CONFIG = SCRIPTED + """
 [[model]]
 id = "small.vectors"
 capabilities = ["chat", "embeddings"]

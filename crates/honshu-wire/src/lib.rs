@@ -21,6 +21,7 @@ mod padding;
 pub mod passthrough;
 mod problems;
 pub mod responses;
+mod rewrite;
 mod sampling;
 pub mod sse;
 

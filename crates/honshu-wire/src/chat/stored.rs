@@ -12,6 +12,7 @@ use honshu_domain::{
 use crate::head::ResponseHead;
 use crate::json::{elements, members, parse_text, put, put_str};
 use crate::problems::HINTS_MAX;
+use crate::rewrite::without_members;
 
 /// Fields that ask for an answer to be kept: they are not a backend's business.
 const OURS: [&str; 2] = ["store", "metadata"];
@@ -53,24 +54,7 @@ pub fn is_stored(request: &InferenceRequest) -> bool {
 
 /// The request that a backend sees: without a word of what is kept of it.
 pub fn without_store(request: &InferenceRequest) -> InferenceRequest {
-    let text = body(request);
-    let mut out = BytesMut::with_capacity(text.len());
-    put(&mut out, "{");
-    let _ = members(text, |key, place| {
-        if !OURS.contains(&key) {
-            if out.len() > 1 {
-                put(&mut out, ",");
-            }
-            put_str(&mut out, key);
-            put(&mut out, ":");
-            put(&mut out, &text[place]);
-        }
-    });
-    put(&mut out, "}");
-    let mut without = request.clone();
-    without.raw = out.freeze();
-    without.hints.retain(|path| !OURS.contains(&path.as_str()));
-    without
+    without_members(request, body(request), &OURS)
 }
 
 /// A completion and its messages as they are kept, out of the body that its caller got. `None` for a body that is

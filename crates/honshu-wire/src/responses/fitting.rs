@@ -8,6 +8,7 @@ use honshu_domain::{Error, InferenceRequest, Item, Message, Part, Role};
 use super::items::{self, Form};
 use super::turn::{body, rewrite};
 use crate::json::{members, parse_text, put, put_str};
+use crate::rewrite::without_members;
 
 /// The request that asks for a summary of all that `request` has in its input.
 ///
@@ -115,25 +116,7 @@ pub fn limit_output(request: &InferenceRequest, max: u32) -> InferenceRequest {
 
 /// The request without `context_management`, for backends that know nothing of it.
 pub fn without_management(request: &InferenceRequest) -> InferenceRequest {
-    const FIELD: &str = "context_management";
-    let text = body(request);
-    let mut out = BytesMut::with_capacity(text.len());
-    put(&mut out, "{");
-    let _ = members(text, |key, place| {
-        if key != FIELD {
-            if out.len() > 1 {
-                put(&mut out, ",");
-            }
-            put_str(&mut out, key);
-            put(&mut out, ":");
-            put(&mut out, &text[place]);
-        }
-    });
-    put(&mut out, "}");
-    let mut without = request.clone();
-    without.raw = out.freeze();
-    without.hints.retain(|path| path != FIELD);
-    without
+    without_members(request, body(request), &["context_management"])
 }
 
 /// The request with `summary` in place of the conversation: what the application says stays, and so does what the
