@@ -322,8 +322,11 @@ class Worker {
                     continue;
                 }
                 const float by = GGML_CPU_FP16_TO_FP32(mask[cell]);
+                const bool never = (cells.any >> cell & 1) == 0;
                 for (int64_t g = 0; g < s.group; g++) {
-                    scores_[cell * width_ + g * tile.rows + row] += by;
+                    // Somebody else's score may be anything, and not a number plus minus infinity is not a number.
+                    float & score = scores_[cell * width_ + g * tile.rows + row];
+                    score = never ? -INFINITY : score + by;
                 }
             }
         }

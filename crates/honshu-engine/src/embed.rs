@@ -4,6 +4,7 @@
 //! Entries are computed one after the other, so that a vector is the same to the last bit whatever else was asked for
 //! beside it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,8 @@ use crate::sys::{self, EmbedError, EmbeddingContext};
 
 /// Requests that wait.
 const QUEUE_MAX: usize = 64;
+/// Requests that take turns.
+const TURNS_MAX: usize = 16;
 /// Longest entry, in tokens: the attention of an encoder over more would take memory by its square, and the API takes
 /// no more.
 const ENTRY_TOKENS_MAX: u32 = 8_192;
@@ -37,6 +40,7 @@ pub(crate) enum Failure {
 
 struct Work {
     entries: Vec<Vec<Token>>,
+    vectors: Vec<Vec<f32>>,
     done: oneshot::Sender<Result<Vec<Vec<f32>>, Failure>>,
 }
 
@@ -81,7 +85,11 @@ impl Embedder {
     /// The vectors of entries, in order, each of length 1. Dropping the future gives up what was not begun.
     pub(crate) async fn embed(&self, entries: Vec<Vec<Token>>) -> Result<Vec<Vec<f32>>, Failure> {
         let (done, vectors) = oneshot::channel();
-        let sent = self.sender()?.try_send(Work { entries, done });
+        let sent = self.sender()?.try_send(Work {
+            vectors: Vec::with_capacity(entries.len()),
+            entries,
+            done,
+        });
         match sent {
             Ok(()) => vectors.await.unwrap_or(Err(Failure::Stopped)),
             Err(TrySendError::Full(_)) => Err(Failure::Full),
@@ -134,9 +142,28 @@ fn work(
     abort: &Arc<AtomicBool>,
 ) {
     let mut context: Option<EmbeddingContext> = None;
-    while let Ok(work) = receiver.recv() {
+    // Requests take turns entry by entry, so that a long one holds up nobody.
+    let mut turns: VecDeque<Work> = VecDeque::new();
+    loop {
+        if turns.is_empty() {
+            match receiver.recv() {
+                Ok(work) => turns.push_back(work),
+                Err(_) => return,
+            }
+        }
+        while turns.len() < TURNS_MAX
+            && let Ok(work) = receiver.try_recv()
+        {
+            turns.push_back(work);
+        }
         if abort.load(Ordering::Relaxed) {
             return;
+        }
+        let Some(mut work) = turns.pop_front() else {
+            continue;
+        };
+        if work.done.is_closed() {
+            continue;
         }
         let opened = match &mut context {
             Some(context) => Ok(context),
@@ -144,28 +171,32 @@ fn work(
             none => EmbeddingContext::new(Arc::clone(model), n_ctx, threads, Arc::clone(abort))
                 .map(|made| none.insert(made)),
         };
-        let vectors = opened
+        let next = opened
             .map_err(Failure::Refused)
-            .and_then(|context| vectors(context, &work));
-        let _ = work.done.send(vectors);
+            .and_then(|context| next_vector(context, &mut work));
+        match next {
+            Ok(()) if work.vectors.len() < work.entries.len() => turns.push_back(work),
+            next => {
+                let vectors = next.map(|()| work.vectors);
+                let _ = work.done.send(vectors);
+            }
+        }
     }
 }
 
-fn vectors(context: &mut EmbeddingContext, work: &Work) -> Result<Vec<Vec<f32>>, Failure> {
-    let mut vectors = Vec::with_capacity(work.entries.len());
-    for (place, tokens) in work.entries.iter().enumerate() {
-        if work.done.is_closed() {
-            return Err(Failure::Stopped);
-        }
-        let mut vector = context.embed(tokens).map_err(|error| match error {
-            EmbedError::Invalid(what) => Failure::Entry(place, what),
-            EmbedError::Aborted => Failure::Stopped,
-            EmbedError::Failed(code) => Failure::Failed(code),
-        })?;
-        normalize(&mut vector);
-        vectors.push(vector);
-    }
-    Ok(vectors)
+fn next_vector(context: &mut EmbeddingContext, work: &mut Work) -> Result<(), Failure> {
+    let place = work.vectors.len();
+    let Some(tokens) = work.entries.get(place) else {
+        return Ok(());
+    };
+    let mut vector = context.embed(tokens).map_err(|error| match error {
+        EmbedError::Invalid(what) => Failure::Entry(place, what),
+        EmbedError::Aborted => Failure::Stopped,
+        EmbedError::Failed(code) => Failure::Failed(code),
+    })?;
+    normalize(&mut vector);
+    work.vectors.push(vector);
+    Ok(())
 }
 
 /// Gives a vector the length 1; one of nothing but zeros stays as it is.

@@ -373,24 +373,19 @@ impl Job {
         let turn = Turn::of(&self.request).map_err(refused)?;
         let prepared = prepare_held(shared, &call, &self.scope, &self.request, turn, None);
         let mut prepared = prepared.await.map_err(refused)?;
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(Ending::Ended(CANCELLED, None)),
-            managed = manage(shared, &call, &self.scope, &mut prepared) => {
-                managed.map_err(|error| match error.code() {
-                    Some(SHUTDOWN_CODE) => Ending::Left,
-                    _ => refused(error),
-                })?;
-            }
-        }
-        let Prepared { request, shape, .. } = prepared;
         let gateway = shared.gateway(call.region.name()).map_err(refused)?;
-        let mut tries = 0;
+        let (mut tries, mut is_managed) = (0, false);
         let run = loop {
             let run = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Err(Ending::Ended(CANCELLED, None)),
-                run = generate(gateway, call.clone(), Arc::clone(&request)) => run,
+                run = async {
+                    if !is_managed {
+                        manage(shared, &call, &self.scope, &mut prepared).await?;
+                        is_managed = true;
+                    }
+                    generate(gateway, call.clone(), Arc::clone(&prepared.request)).await
+                } => run,
             };
             match run {
                 Err(error) if error.code() == Some(SHUTDOWN_CODE) => return Err(Ending::Left),
@@ -412,7 +407,7 @@ impl Job {
                 Ok(run) => break run,
             }
         };
-        Ok((run, shape, place))
+        Ok((run, prepared.shape, place))
     }
 
     /// Follows the run. Events are kept in portions, and only then are they told.

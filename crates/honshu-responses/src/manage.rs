@@ -6,7 +6,7 @@ use std::sync::Arc;
 use honshu_domain::{Dialect, Error, ErrorKind, InferenceRequest, Item, RunEvent, Scope, Status};
 use honshu_gateway::{Call, Gateway, Step};
 use honshu_wire::responses::{
-    leave_out_oldest, summary_request, truncates, with_summary, without_management,
+    has_answers, leave_out_oldest, summary_request, truncates, with_summary, without_management,
 };
 
 use crate::prepare::Prepared;
@@ -34,7 +34,7 @@ pub(crate) async fn manage(
     let Some(tokens) = count(gateway, call, &request).await? else {
         return Ok(());
     };
-    if tokens >= threshold {
+    if tokens >= threshold && has_answers(&request) {
         let (text, item) = summary(shared, gateway, call, scope, &request).await?;
         let shorter = with_summary(&request, &format!("{SUMMARY_HEAD}{text}"));
         prepared.request = Arc::new(shorter);

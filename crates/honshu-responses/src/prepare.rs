@@ -12,7 +12,9 @@ use honshu_wire::responses::{Turn, TurnFacts, expand, own_items, summary_request
 
 use crate::live::{Held, Locks};
 use crate::local::Local;
-use crate::shape::{SUMMARY_PROMPT, Shape, after_last_compaction, open_sealed};
+use crate::shape::{
+    SUMMARY_PROMPT, Shape, after_last_compaction, is_of_the_application, open_sealed,
+};
 use crate::{Asked, Shared, files, not_found};
 
 /// A turn that can run.
@@ -119,7 +121,16 @@ pub(crate) async fn prepare_held(
         files::inline(shared, scope, call, &mut seen_input, files::Of::Input).await?;
     let of_history = files::Of::History(at);
     is_replaced |= files::inline(shared, scope, call, &mut seen_before, of_history).await?;
-    let input_path = |index| format!("input[{index}].encrypted_content");
+    // Whoever sends the whole conversation each time sends what was summed up, too.
+    let places = after_last_compaction(&mut seen_input, |item| item);
+    if places.is_some() {
+        seen_before.retain(is_of_the_application);
+        is_replaced = true;
+    }
+    let input_path = |index: usize| {
+        let place = places.as_ref().and_then(|places| places.get(index));
+        format!("input[{}].encrypted_content", place.unwrap_or(&index))
+    };
     is_replaced |= open_sealed(&shared.seal, scope, &mut seen_input, input_path)?;
     is_replaced |= open_sealed(&shared.seal, scope, &mut seen_before, |_| at.to_owned())?;
     let touches_state = turn.store

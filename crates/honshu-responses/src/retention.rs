@@ -40,7 +40,10 @@ impl Runtime {
             match self.forget_what_is_old().await {
                 Ok(0) => {}
                 Ok(gone) => {
-                    tracing::info!(gone, "old responses, conversations and files were deleted")
+                    tracing::info!(
+                        gone,
+                        "old responses, chat completions, conversations and files were deleted"
+                    )
                 }
                 Err(error) => tracing::warn!(%error, "old responses could not be deleted"),
             }

@@ -249,16 +249,63 @@ pub(crate) fn open_sealed(
     Ok(any)
 }
 
-/// Everything before the last summary is in the summary.
-pub(crate) fn after_last_compaction<T>(items: &mut Vec<T>, json: impl Fn(&T) -> &RawJson) {
+/// Everything before the last summary is in the summary, but for what the application says. Gives the places that the
+/// rest had, or `None` where there is no summary.
+pub(crate) fn after_last_compaction<T>(
+    items: &mut Vec<T>,
+    json: impl Fn(&T) -> &RawJson,
+) -> Option<Vec<usize>> {
     let is_compaction = |item: &T| {
-        let text = json(item).get();
-        text.contains("\"compaction\"")
-            && json(item)
-                .to::<serde_json::Value>()
-                .is_ok_and(|value| value["type"] == "compaction")
+        says(json(item), "\"compaction\"", |value| {
+            value["type"] == "compaction"
+        })
     };
-    if let Some(last) = items.iter().rposition(is_compaction) {
-        items.drain(..last);
+    let last = items.iter().rposition(is_compaction)?;
+    let mut places = Vec::new();
+    let mut place = 0;
+    items.retain(|item| {
+        let stays = place >= last || is_of_the_application(json(item));
+        if stays {
+            places.push(place);
+        }
+        place += 1;
+        stays
+    });
+    Some(places)
+}
+
+/// Whether an item is what the application tells the model, whatever becomes of the conversation.
+pub(crate) fn is_of_the_application(item: &RawJson) -> bool {
+    says(item, "\"role\"", |value| {
+        value["role"] == "system" || value["role"] == "developer"
+    })
+}
+
+/// Most items are passed over by a word that they do not have, and are not read.
+fn says(item: &RawJson, word: &str, is: fn(&serde_json::Value) -> bool) -> bool {
+    item.get().contains(word) && item.to::<serde_json::Value>().is_ok_and(|value| is(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_application_says_outlives_a_summary() {
+        let mut items: Vec<RawJson> = [
+            r#"{"role":"developer","content":"d"}"#,
+            r#"{"role":"user","content":"compaction"}"#,
+            r#"{"type":"message","role":"system","content":"s"}"#,
+            r#"{"type":"compaction","encrypted_content":"x"}"#,
+            r#"{"role":"user","content":"new"}"#,
+        ]
+        .into_iter()
+        .map(|text| RawJson::parse(text).unwrap())
+        .collect();
+        let places = after_last_compaction(&mut items, |item| item);
+        assert_eq!(places.unwrap(), [0, 2, 3, 4]);
+        assert_eq!(items.len(), 4);
+        items.remove(2);
+        assert!(after_last_compaction(&mut items, |item| item).is_none());
     }
 }

@@ -13,9 +13,10 @@ use crate::problems::{self, Findings, MISSING, WRONG_VALUE};
 
 /// Entries of one request (OpenAI API reference).
 const ENTRIES_MAX: usize = 2_048;
-/// Token ids of one entry, and of all together (OpenAI API reference).
+/// Token ids of one entry (OpenAI API reference).
 const ENTRY_TOKENS_MAX: usize = 8_192;
-const TOKENS_MAX: usize = 300_000;
+/// Tokens of all entries of a request (OpenAI API reference).
+pub const TOKENS_MAX: usize = 300_000;
 /// More dimensions than any model has.
 const DIMENSIONS_MAX: i64 = 65_536;
 

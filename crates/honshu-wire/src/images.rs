@@ -122,7 +122,14 @@ fn checked(url: &str) -> Result<(), String> {
     }
     let start = &data[..data.len().min(HEAD_CHARS)];
     let bytes = LENIENT.decode(start).unwrap_or_default();
-    match inspect(&bytes) {
+    let found = match inspect(&bytes) {
+        // Whatever stands before the size of a JPEG may be longer than the beginning.
+        Some((_, None)) if data.len() > HEAD_CHARS => {
+            inspect(&LENIENT.decode(data).unwrap_or_default())
+        }
+        found => found,
+    };
+    match found {
         None => Err(format!("this is not an image: expected {KINDS}")),
         Some((_, pixels)) if is_too_large(pixels) => Err(format!(
             "the image has more than {PIXELS_MAX} pixels; send a smaller one"

@@ -83,58 +83,127 @@ pub(crate) fn json_schema(
     })
 }
 
+/// Members that are compared while the references of a schema are followed. A schema of people has some hundreds of
+/// references; one that needs more than this is made to keep the server busy.
+const STEPS_MAX: usize = 1_000_000;
+
 /// Notes a schema in which a `$ref` leads back to itself and never to anything that could be written.
 pub(crate) fn refuse_loops(schema: &Node<'_>, path: &Path<'_>, findings: &mut Findings) {
-    if memchr::memmem::find(schema.raw.as_bytes(), b"$ref").is_some()
-        && has_loop(schema, schema, &mut HashSet::new())
-    {
-        findings.problem(path, WRONG_VALUE, "a `$ref` of the schema leads to itself");
+    if memchr::memmem::find(schema.raw.as_bytes(), b"$ref").is_none() {
+        return;
+    }
+    let mut references = References {
+        root: schema,
+        known: HashSet::new(),
+        steps: STEPS_MAX,
+    };
+    match references.check(schema) {
+        Ok(()) => {}
+        Err(Fault::Loop) => {
+            findings.problem(path, WRONG_VALUE, "a `$ref` of the schema leads to itself");
+        }
+        Err(Fault::TooMany) => findings.problem(
+            path,
+            WRONG_VALUE,
+            "the schema has too many references among too many definitions; make it smaller",
+        ),
     }
 }
 
-/// Walks the whole schema. `known` has the places from which a chain of references is known to end.
-fn has_loop<'n>(root: &'n Node<'_>, node: &'n Node<'_>, known: &mut HashSet<&'n str>) -> bool {
-    let mut chain: HashSet<&'n str> = HashSet::new();
-    let mut at = Some(node);
-    while let Some((place, reference)) = at.and_then(|node| Some((node, node.find_str("$ref")?))) {
-        // Each value knows its own text, and no two have it at the same place.
-        if known.contains(place.raw) && !chain.contains(place.raw) {
-            break;
-        }
-        if !chain.insert(place.raw) {
-            return true;
-        }
-        at = resolve(root, reference);
-    }
-    known.extend(chain);
-    match (node.as_object(), node.as_array()) {
-        (Some(members), _) => members
-            .iter()
-            .any(|(_, value)| has_loop(root, value, known)),
-        (_, Some(elements)) => elements.iter().any(|value| has_loop(root, value, known)),
-        _ => false,
-    }
+enum Fault {
+    Loop,
+    TooMany,
 }
 
-/// What a reference within the schema stands for.
-fn resolve<'n, 'a>(root: &'n Node<'a>, reference: &str) -> Option<&'n Node<'a>> {
-    let pointer = reference.strip_prefix('#')?;
-    let mut steps = pointer.split('/');
-    if !steps.next()?.is_empty() {
-        return None;
-    }
-    steps.try_fold(root, |node, step| {
-        let step = step.replace("~1", "/").replace("~0", "~");
-        match node.as_array() {
-            Some(elements) => elements.get(step.parse::<usize>().ok()?),
-            None => node.find(&step),
+/// A walk over a whole schema. Values are known by their address: comparing their texts would take time by the square
+/// of the schema.
+struct References<'n, 'a> {
+    root: &'n Node<'a>,
+    /// Places from which a chain of references is known to end.
+    known: HashSet<*const u8>,
+    steps: usize,
+}
+
+impl<'n, 'a> References<'n, 'a> {
+    fn check(&mut self, node: &'n Node<'a>) -> Result<(), Fault> {
+        let mut chain: HashSet<*const u8> = HashSet::new();
+        let mut at = Some(node);
+        while let Some((place, reference)) =
+            at.and_then(|node| Some((node, node.find_str("$ref")?)))
+        {
+            let address = place.raw.as_ptr();
+            if self.known.contains(&address) {
+                break;
+            }
+            if !chain.insert(address) {
+                return Err(Fault::Loop);
+            }
+            at = self.resolve(reference)?;
         }
-    })
+        self.known.extend(chain);
+        let members = node.as_object().unwrap_or_default();
+        let elements = node.as_array().unwrap_or_default();
+        let below = members.iter().map(|(_, value)| value).chain(elements);
+        for value in below {
+            self.check(value)?;
+        }
+        Ok(())
+    }
+
+    /// What a reference within the schema stands for.
+    fn resolve(&mut self, reference: &str) -> Result<Option<&'n Node<'a>>, Fault> {
+        let Some(("", pointer)) = reference
+            .strip_prefix('#')
+            .map(|pointer| pointer.split_once('/').unwrap_or((pointer, "")))
+        else {
+            return Ok(None);
+        };
+        let mut at = self.root;
+        if reference == "#" {
+            return Ok(Some(at));
+        }
+        for step in pointer.split('/') {
+            let step = step.replace("~1", "/").replace("~0", "~");
+            let cost = at.as_object().map_or(1, <[_]>::len);
+            self.steps = self.steps.checked_sub(cost).ok_or(Fault::TooMany)?;
+            let next = match at.as_array() {
+                Some(elements) => step
+                    .parse()
+                    .ok()
+                    .and_then(|index: usize| elements.get(index)),
+                None => at.find(&step),
+            };
+            match next {
+                Some(next) => at = next,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(at))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schema_that_would_keep_the_server_busy_is_refused() {
+        use std::fmt::Write as _;
+        let mut schema = r##"{"$ref":"#/$defs/z","$defs":{"##.to_owned();
+        for n in 0..20_000 {
+            let _ = write!(
+                schema,
+                r##""a{n}":{{"$ref":"#/$defs/a{}","t":{n}}},"##,
+                n + 1
+            );
+        }
+        schema.push_str(r#""z":{"type":"string"}}}"#);
+        let node = crate::json::parse_text(&schema).unwrap();
+        let mut findings = Findings::default();
+        refuse_loops(&node, &Path::Root, &mut findings);
+        let error = findings.check().unwrap_err();
+        assert!(error.to_string().contains("too many references"), "{error}");
+    }
 
     #[test]
     fn references_that_lead_to_themselves_are_found_and_no_others() {

@@ -546,3 +546,36 @@ fn demands_carry_the_path_that_asks() {
         assert_eq!(request.demands, [(demand, path.to_owned())], "{item}");
     }
 }
+
+#[test]
+fn too_many_tools_and_strict_schemas_that_loop_are_refused_in_every_dialect() {
+    let tool = |n: usize| {
+        [
+            format!(r#"{{"type":"function","name":"f{n}"}}"#),
+            format!(r#"{{"type":"function","function":{{"name":"f{n}"}}}}"#),
+        ]
+    };
+    let many = |dialect: usize, count: usize| {
+        let tools: Vec<String> = (0..count).map(|n| tool(n)[dialect].clone()).collect();
+        format!(r#""tools":[{}]"#, tools.join(","))
+    };
+    for count in [1_024, 1_025] {
+        let body = responses_body(&many(0, count));
+        assert_eq!(parse_responses(body).is_err(), count > 1_024);
+        let body = chat_body(&many(1, count));
+        assert_eq!(parse_chat(body).is_err(), count > 1_024);
+    }
+    let loops = r##""name":"f","strict":true,"parameters":{"$ref":"#"}"##;
+    let body = responses_body(&format!(r#""tools":[{{"type":"function",{loops}}}]"#));
+    assert_eq!(
+        paths(parse_responses(body.clone()), &body),
+        ["tools[0].parameters"]
+    );
+    let body = chat_body(&format!(
+        r#""tools":[{{"type":"function","function":{{{loops}}}}}]"#
+    ));
+    assert_eq!(
+        paths(parse_chat(body.clone()), &body),
+        ["tools[0].function.parameters"]
+    );
+}

@@ -193,6 +193,24 @@ async fn an_input_that_reaches_its_threshold_is_compacted_within_the_response() 
         .ok("POST", "/responses", managed(MODEL, stateless, 1_000))
         .await;
     assert_eq!(kinds(&next), ["message"]);
+    // Whoever always sends everything sends what the summary stands for, too.
+    let mut everything = history();
+    let list = everything.as_array_mut().unwrap();
+    list.extend(response["output"].as_array().unwrap().iter().cloned());
+    list.push(json!({"role": "user", "content": "Reply with exactly: next"}));
+    let next = caller
+        .ok("POST", "/responses", managed(MODEL, everything, 1_000))
+        .await;
+    assert_eq!(kinds(&next), ["message"]);
+    assert!(tokens(&next) < 200, "{next}");
+    // There is nothing to sum up in what no model has answered yet.
+    let first = managed(
+        MODEL,
+        json!(format!("{} Reply with exactly: a", long())),
+        1_000,
+    );
+    let first = caller.ok("POST", "/responses", first).await;
+    assert_eq!(kinds(&first), ["message"]);
 
     // Streamed, in the background, kept nowhere.
     let mut body = managed(MODEL, history(), 1_000);
@@ -229,7 +247,8 @@ async fn an_input_that_reaches_its_threshold_is_compacted_within_the_response() 
 async fn a_conversation_goes_on_from_the_summary_too() {
     let house = House::new().await;
     let caller = Caller::new(&house).await;
-    let items = json!({"items": [{"role": "user", "content": long()}]});
+    let items = json!({"items": [{"role": "user", "content": long()},
+        {"role": "assistant", "content": "Understood."}]});
     let made = caller.ok("POST", "/conversations", items).await;
     let mut body = managed(MODEL, json!("Reply with exactly: done"), 1_000);
     body["conversation"] = json!(id(&made));

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use honshu_domain::{
     Attempt, Dialect, Error, ErrorKind, Finish, FinishReason, NativeFrame, Retry, RunEvent, Usage,
 };
-use honshu_wire::embeddings::{self, EmbeddingRequest, Entry};
+use honshu_wire::embeddings::{self, EmbeddingRequest, Entry, TOKENS_MAX};
 
 use super::{failure, worker_error};
 use crate::embed::{Failure, normalize};
@@ -122,7 +122,7 @@ fn tokens(ready: &Ready, asked: &EmbeddingRequest) -> Result<Vec<Vec<Token>>, Er
     let alone = asked.entries.len() == 1;
     let n_vocab = ready.model.meta().n_vocab;
     let limit = ready.embedder.n_ctx() as usize;
-    let mut all = Vec::with_capacity(asked.entries.len());
+    let (mut all, mut total) = (Vec::with_capacity(asked.entries.len()), 0);
     for (place, entry) in asked.entries.iter().enumerate() {
         let tokens = match entry {
             Entry::Text(text) => ready
@@ -151,6 +151,15 @@ fn tokens(ready: &Ready, asked: &EmbeddingRequest) -> Result<Vec<Vec<Token>>, Er
                 ),
             )
             .with_param(path(place, alone)));
+        }
+        total += tokens.len();
+        if total > TOKENS_MAX {
+            return Err(Error::invalid_at(
+                path(place, alone),
+                format!(
+                    "the entries up to here have more than {TOKENS_MAX} tokens; send them in several requests"
+                ),
+            ));
         }
         all.push(tokens);
     }

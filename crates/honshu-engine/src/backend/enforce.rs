@@ -33,9 +33,12 @@ pub(super) struct Function {
     input: Option<Part>,
 }
 
+/// Bytes of all grammars of a request: each is compiled, used or not, so that its mistakes are told.
+const DEFINITIONS_BYTES_MAX: usize = 256 << 10;
+
 /// The functions of a request's tools; a custom tool is one with a text.
 pub(super) fn functions(request: &InferenceRequest) -> Result<Vec<Function>, Error> {
-    let mut functions = Vec::with_capacity(request.tools.len());
+    let (mut functions, mut bytes) = (Vec::with_capacity(request.tools.len()), 0);
     for (index, tool) in request.tools.iter().enumerate() {
         functions.push(match tool {
             Tool::Function(function) => Function {
@@ -51,6 +54,15 @@ pub(super) fn functions(request: &InferenceRequest) -> Result<Vec<Function>, Err
                 input: None,
             },
             Tool::Custom(custom) => {
+                if let InputFormat::Grammar { definition, .. } = &custom.format {
+                    bytes += definition.len();
+                    if bytes > DEFINITIONS_BYTES_MAX {
+                        return Err(Error::invalid_at(
+                            definition_path(request.dialect, index),
+                            format!("the grammars of a request have at most {DEFINITIONS_BYTES_MAX} bytes together"),
+                        ));
+                    }
+                }
                 let input = input(custom).map_err(|error| {
                     failure::definition(error, &definition_path(request.dialect, index))
                 })?;

@@ -17,6 +17,8 @@ use crate::job::Token;
 /// Tokens that a decoder computes at a time. Each costs a row of logits that nobody reads: a hundred MiB for 512 of
 /// a small vocabulary.
 const PIECE_TOKENS: u32 = 128;
+/// Logits that an encoder's context makes room for, four bytes each: one GiB.
+const ENCODER_LOGITS_MAX: u32 = 1 << 28;
 
 /// How the vectors of an entry's tokens become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,9 @@ impl EmbeddingContext {
         let context = Self::open(&model, n_ctx, piece, pooling, threads, &abort)?;
         if context.is_encoder() {
             drop(context);
+            // llama.cpp makes room for a logit of every token and word, though nobody reads them.
+            let words = u32::try_from(model.n_vocab()).unwrap_or(u32::MAX).max(1);
+            let n_ctx = n_ctx.min((ENCODER_LOGITS_MAX / words).max(1));
             return Self::open(&model, n_ctx, n_ctx, pooling, threads, &abort);
         }
         Ok(context)

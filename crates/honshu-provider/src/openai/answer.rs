@@ -116,8 +116,10 @@ impl Answer {
             }
             Content::Whole(bytes) => self.decoder.whole(bytes, &mut self.scratch)?,
             Content::WholeForStream(bytes) => {
-                // Only a translation can make a stream of it.
-                self.decoder = Decoder::translating(self.dialect, 1, HashSet::new());
+                if matches!(self.decoder, Decoder::Native(_)) {
+                    // Only a translation can make a stream of it.
+                    self.decoder = Decoder::translating(self.dialect, 1, HashSet::new());
+                }
                 self.decoder.whole(bytes, &mut self.scratch)?;
             }
         }

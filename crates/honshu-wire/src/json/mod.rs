@@ -100,7 +100,12 @@ impl<'a> Node<'a> {
     /// A count, where upstreams write one; 0 for anything else.
     pub(crate) fn count(&self) -> u64 {
         match self.kind {
-            Kind::Number => self.raw.parse().unwrap_or_default(),
+            Kind::Number => self
+                .raw
+                .parse()
+                .ok()
+                .or_else(|| self.as_i64().and_then(|number| u64::try_from(number).ok()))
+                .unwrap_or_default(),
             _ => 0,
         }
     }

@@ -122,12 +122,6 @@ pub fn without_management(request: &InferenceRequest) -> InferenceRequest {
 /// The request with `summary` in place of the conversation: what the application says stays, and so does what the
 /// model has not answered yet, with the calls that it answers.
 pub fn with_summary(request: &InferenceRequest, summary: &str) -> InferenceRequest {
-    let is_of_the_model = |item: &Item| match item {
-        Item::Message(message) => message.role == Role::Assistant,
-        Item::FunctionCall(_) | Item::CustomToolCall(_) | Item::Reasoning(_) => true,
-        Item::FunctionCallOutput(_) | Item::CustomToolCallOutput(_) => false,
-        Item::Other { kind, .. } => !kind.ends_with("_output"),
-    };
     let is_of_the_application = |item: &&Item| match item {
         Item::Message(message) => matches!(message.role, Role::System | Role::Developer),
         _ => false,
@@ -155,6 +149,20 @@ pub fn with_summary(request: &InferenceRequest, summary: &str) -> InferenceReque
     shorter.raw = rewrite(request, &input);
     shorter.input = input;
     shorter
+}
+
+/// Whether a summary would stand for anything: what no model has answered yet stays as it is.
+pub fn has_answers(request: &InferenceRequest) -> bool {
+    request.input.iter().any(is_of_the_model)
+}
+
+fn is_of_the_model(item: &Item) -> bool {
+    match item {
+        Item::Message(message) => message.role == Role::Assistant,
+        Item::FunctionCall(_) | Item::CustomToolCall(_) | Item::Reasoning(_) => true,
+        Item::FunctionCallOutput(_) | Item::CustomToolCallOutput(_) => false,
+        Item::Other { kind, .. } => !kind.ends_with("_output"),
+    }
 }
 
 /// What joins a call and its result, of whatever kind.
@@ -234,6 +242,9 @@ mod tests {
         let without = without_management(&asked);
         assert_eq!(without.raw, r#"{"model":"m","input":"hi"}"#.as_bytes());
         assert!(without.hints.is_empty());
+        let turn = super::super::Turn::of(&asked).unwrap();
+        assert_eq!(turn.compact_threshold, Some(1_000));
+        let asked = super::super::parse_request(body.replace("1000", "1000.0").into()).unwrap();
         let turn = super::super::Turn::of(&asked).unwrap();
         assert_eq!(turn.compact_threshold, Some(1_000));
     }

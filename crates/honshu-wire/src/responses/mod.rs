@@ -21,7 +21,8 @@ pub use collect::Collector;
 pub use decode::UpstreamDecoder;
 pub use encode::StreamEncoder;
 pub use fitting::{
-    leave_out_oldest, limit_output, summary_request, truncates, with_summary, without_management,
+    has_answers, leave_out_oldest, limit_output, summary_request, truncates, with_summary,
+    without_management,
 };
 pub use kept::{Kept, frames_after, item_list, join, object_in_first_frame};
 pub use object::TurnFacts;

@@ -10,6 +10,7 @@ use honshu_domain::{
 
 use crate::json::{Node, Path, put, put_str};
 use crate::problems::{Findings, MISSING, WRONG_VALUE, raw};
+use crate::sampling;
 
 /// The tools of a body that was checked, from the text of its `tools`.
 pub(super) fn tools_of(text: &str) -> Option<Vec<Tool>> {
@@ -23,7 +24,7 @@ pub(super) fn tools_of(text: &str) -> Option<Vec<Tool>> {
 
 /// Reads `tools`. Kinds that we do not know are carried: real agents always send some.
 pub(super) fn tools(node: &Node<'_>, path: &Path<'_>, findings: &mut Findings) -> Vec<Tool> {
-    let nodes = findings.array(node, path).unwrap_or_default();
+    let nodes = findings.tools(node, path);
     let mut tools = Vec::with_capacity(nodes.len());
     for (index, node) in nodes.iter().enumerate() {
         let at = path.index(index);
@@ -223,6 +224,11 @@ pub(crate) fn callable(
             "strict" => tool.strict = findings.boolean(value, &at),
             _ => findings.hint(&at, value),
         }
+    }
+    if tool.strict == Some(true)
+        && let Some(parameters) = node.find(schema)
+    {
+        sampling::refuse_loops(parameters, &path.key(schema), findings);
     }
     if tool.name.is_empty() {
         findings.problem(
