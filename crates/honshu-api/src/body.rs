@@ -1,7 +1,8 @@
-//! Reads request bodies whole, under the edge's limits, hashing signed ones while they arrive.
+//! Reads request bodies, whole or in pieces, under the edge's limits, hashing signed ones while they arrive.
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, Stream};
 use honshu_domain::{Error, ErrorKind, Result};
 use honshu_signature::BodyRule;
 use http_body_util::BodyExt;
@@ -49,6 +50,29 @@ pub(crate) async fn read(mut body: Body, rule: Option<&BodyRule>) -> Result<Byte
         }
         Some(whole) if rest.is_empty() => whole,
         _ => rest.freeze(),
+    })
+}
+
+/// The same, piece by piece as they arrive. The last item of a body that is not the signed one is an error.
+pub(crate) fn pieces(
+    body: Body,
+    rule: Option<&BodyRule>,
+) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
+    let digest = rule.map(BodyRule::digest);
+    stream::try_unfold((body, digest), |(mut body, mut digest)| async move {
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(body_error)?.into_data() else {
+                continue;
+            };
+            if let Some(digest) = digest.as_mut() {
+                digest.update(&data).map_err(signature_error)?;
+            }
+            return Ok(Some((data, (body, digest))));
+        }
+        if let Some(digest) = digest {
+            digest.finish().map_err(signature_error)?;
+        }
+        Ok(None)
     })
 }
 

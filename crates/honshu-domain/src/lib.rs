@@ -46,6 +46,7 @@ pub use stored::{
     Anchor, CompletionFilter, CompletionStore, EndedResponse, EventSegment, FileStore, History,
     Page, Paged, Pending, QueuedResponse, ResponseStore, Scope, StoredCompletion,
     StoredConversation, StoredFile, StoredItem, StoredResponse, StoredStatus, UnfinishedResponse,
+    UploadId,
 };
 pub use time::Timestamp;
 pub use usage::{Usage, UsageRow};

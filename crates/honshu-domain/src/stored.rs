@@ -371,16 +371,40 @@ pub trait ResponseStore: Send + Sync {
     ) -> Pending<u64>;
 }
 
-/// Where uploaded files are kept.
+/// An upload under way, for the store that gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadId(pub i64);
+
+/// Where uploaded files are kept. A file comes and goes in pieces, so that nobody has to hold it whole, and exists for
+/// readers from the end of its upload.
 pub trait FileStore: Send + Sync {
-    /// Keeps a file.
-    fn put_file(&self, scope: &Scope, file: StoredFile, content: Bytes) -> Pending<()>;
+    /// Begins an upload. One that is never ended is gone at the next start, or a day later.
+    fn begin_upload(&self, now: Timestamp) -> Pending<UploadId>;
+
+    /// Keeps the next bytes of an upload. `false` when there is no such upload.
+    fn append_upload(&self, upload: UploadId, bytes: Bytes) -> Pending<bool>;
+
+    /// Makes a file of what an upload has brought. `false` when there is no such upload.
+    fn end_upload(&self, scope: &Scope, upload: UploadId, file: StoredFile) -> Pending<bool>;
+
+    /// Deletes an upload that has not ended, with its bytes.
+    fn drop_upload(&self, upload: UploadId) -> Pending<()>;
 
     /// Reads what is known of a file. Expired ones are gone.
     fn file(&self, scope: &Scope, id: &str, now: Timestamp) -> Pending<Option<StoredFile>>;
 
-    /// Reads a file's content.
+    /// Reads a file's content whole, for a caller who knows that it is short.
     fn file_content(&self, scope: &Scope, id: &str, now: Timestamp) -> Pending<Option<Bytes>>;
+
+    /// Reads one piece of a file's content, counted from 0, for a caller who reads one after the other until it has
+    /// as many bytes as the file.
+    fn file_piece(
+        &self,
+        scope: &Scope,
+        id: &str,
+        piece: u32,
+        now: Timestamp,
+    ) -> Pending<Option<Bytes>>;
 
     /// Lists files.
     fn files(

@@ -432,6 +432,9 @@ fn edge_limits(config: &Config) -> EdgeLimits {
     if let Some(bytes) = config.limits.body_bytes_max {
         limits.body_bytes_max = bytes;
     }
+    if let Some(bytes) = config.limits.upload_bytes_max {
+        limits.upload_bytes_max = bytes;
+    }
     limits
 }
 

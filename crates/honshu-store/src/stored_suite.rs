@@ -8,6 +8,7 @@
 )]
 
 mod completions;
+mod files;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,8 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use honshu_domain::{
     Anchor, CompletionStore, EndedResponse, EventSegment, FileStore, Ocid, Page, QueuedResponse,
-    RawJson, ResponseStore, Scope, StoredConversation, StoredFile, StoredItem, StoredStatus,
-    Timestamp,
+    RawJson, ResponseStore, Scope, StoredConversation, StoredItem, StoredStatus, Timestamp,
 };
 
 /// Runs every case. `fresh` makes an empty store.
@@ -38,7 +38,7 @@ where
     conversations_take_turns_and_lose_single_items(&fresh().await).await;
     a_deleted_conversation_leaves_its_responses(&fresh().await).await;
     what_is_old_is_forgotten_in_portions(&fresh().await).await;
-    files_are_kept_listed_and_expire(&fresh().await).await;
+    files::run(&fresh).await;
     completions::run(&fresh().await).await;
 }
 
@@ -582,77 +582,5 @@ async fn what_is_old_is_forgotten_in_portions(store: &(impl ResponseStore + File
             .await
             .expect("read")
             .is_some()
-    );
-}
-
-async fn files_are_kept_listed_and_expire(store: &(impl ResponseStore + FileStore)) {
-    let (mine, theirs) = (scope("mine"), scope("theirs"));
-    let file = |id: &str, expires: Option<i64>| StoredFile {
-        id: id.into(),
-        filename: format!("{id}.txt"),
-        purpose: if id == "c" { "assistants" } else { "user_data" }.to_owned(),
-        bytes: 3,
-        created: at(1),
-        expires: expires.map(at),
-    };
-    for (id, expires) in [("a", None), ("b", Some(10)), ("c", None)] {
-        let content = Bytes::from_static(b"abc");
-        store
-            .put_file(&mine, file(id, expires), content)
-            .await
-            .expect("kept");
-    }
-    let content = Bytes::from_static(b"xyz");
-    store
-        .put_file(&theirs, file("t", None), content)
-        .await
-        .expect("kept");
-    assert_eq!(
-        store.file(&mine, "b", at(9)).await.expect("read"),
-        Some(file("b", Some(10)))
-    );
-    assert_eq!(store.file(&mine, "b", at(10)).await.expect("read"), None);
-    assert_eq!(
-        store.file_content(&mine, "b", at(10)).await.expect("read"),
-        None
-    );
-    assert_eq!(
-        store
-            .file_content(&mine, "a", at(2))
-            .await
-            .expect("read")
-            .as_deref(),
-        Some(&b"abc"[..])
-    );
-    assert_eq!(store.file(&theirs, "a", at(2)).await.expect("read"), None);
-    assert_eq!(
-        store.file_content(&theirs, "a", at(2)).await.expect("read"),
-        None
-    );
-    assert!(!store.delete_file(&theirs, "a").await.expect("tried"));
-    for (purpose, after, limit, ascending, expected, more) in [
-        (None, None, 2, false, &["c", "b"][..], true),
-        (None, Some("b"), 2, false, &["a"], false),
-        (None, None, 9, true, &["a", "b", "c"], false),
-        (Some("user_data"), Some("a"), 9, true, &["b"], false),
-    ] {
-        let purpose = purpose.map(str::to_owned);
-        let page = page(after, limit, ascending);
-        let paged = store
-            .files(&mine, purpose, page, at(2))
-            .await
-            .expect("read");
-        let found: Vec<_> = paged.data.iter().map(|file| &*file.id).collect();
-        assert_eq!(found, expected);
-        assert_eq!(paged.has_more, more);
-    }
-    assert_eq!(
-        store.forget(at(0), at(0), at(10), 9).await.expect("done"),
-        1
-    );
-    assert!(store.delete_file(&mine, "a").await.expect("deleted"));
-    assert_eq!(
-        store.file_content(&mine, "a", at(2)).await.expect("read"),
-        None
     );
 }

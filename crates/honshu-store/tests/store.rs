@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use honshu_domain::{ErrorKind, ResponseStore as _, Timestamp, UsageLog as _};
+use honshu_domain::{
+    ErrorKind, FileStore as _, ResponseStore as _, StoredFile, Timestamp, UsageLog as _,
+};
 use honshu_store::suite::{self, usage_row};
 use honshu_store::{
     Change, DataDir, Reason, Shipper, Spool, SpoolLimits, SqliteResponses, SqliteStore, Store,
@@ -339,4 +341,83 @@ async fn a_thousand_turns_are_read_by_the_index() {
         (count("items"), count("threads"), count("responses")),
         (2_000, 1, 1_000)
     );
+}
+
+#[tokio::test]
+async fn an_upload_that_a_kill_cut_is_gone_at_the_next_start_and_files_stay() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("a.db");
+    let mine = honshu_store::stored_suite::scope("mine");
+    let now = Timestamp::from_seconds(1);
+    let file = |id: &str| StoredFile {
+        id: id.into(),
+        filename: "a".to_owned(),
+        purpose: "user_data".to_owned(),
+        bytes: 3,
+        created: now,
+        expires: None,
+    };
+    let rows = |table: &str| -> i64 {
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let count = format!("SELECT count(*) FROM {table}");
+        connection.query_row(&count, [], |row| row.get(0)).unwrap()
+    };
+    {
+        let store = SqliteResponses::open_file(&path).unwrap();
+        let whole = store.begin_upload(now).await.unwrap();
+        let cut = store.begin_upload(now).await.unwrap();
+        for upload in [whole, cut] {
+            let bytes = bytes::Bytes::from_static(b"abc");
+            assert!(store.append_upload(upload, bytes).await.unwrap());
+        }
+        assert!(store.end_upload(&mine, whole, file("new")).await.unwrap());
+    }
+    assert_eq!((rows("uploads"), rows("file_pieces")), (2, 2));
+    // A file as releases before uploads wrote it.
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "INSERT INTO files (number, id, scope, filename, purpose, bytes, created)
+             SELECT 77, 'old', scope, filename, purpose, bytes, created FROM files;
+             INSERT INTO file_contents (file, content) VALUES (77, X'78797a')",
+        )
+        .unwrap();
+    let store = SqliteResponses::open_file(&path).unwrap();
+    assert_eq!((rows("uploads"), rows("file_pieces")), (1, 1));
+    for (id, content) in [("new", &b"abc"[..]), ("old", b"xyz")] {
+        let whole = store.file_content(&mine, id, now).await.unwrap();
+        assert_eq!(whole.as_deref(), Some(content), "{id}");
+        let piece = store.file_piece(&mine, id, 0, now).await.unwrap();
+        assert_eq!(piece.as_deref(), Some(content), "{id}");
+        assert_eq!(store.file_piece(&mine, id, 1, now).await.unwrap(), None);
+        assert!(store.delete_file(&mine, id).await.unwrap());
+    }
+    for table in ["files", "file_contents", "uploads", "file_pieces"] {
+        assert_eq!(rows(table), 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_onto_a_full_disk_is_a_503_and_its_room_comes_back() {
+    let home = tempfile::tempdir().unwrap();
+    let store = SqliteResponses::open_file(&home.path().join("a.db")).unwrap();
+    let now = Timestamp::from_seconds(1);
+    let piece = || bytes::Bytes::from(vec![7; 64 * 1024]);
+    let upload = store.begin_upload(now).await.unwrap();
+    store.limit_pages(Some(200));
+    let mut taken = 0;
+    let error = loop {
+        match store.append_upload(upload, piece()).await {
+            Ok(is_there) => assert!(is_there),
+            Err(error) => break error,
+        }
+        taken += 1;
+        assert!(taken < 100, "200 pages took 6 MB");
+    };
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    store.drop_upload(upload).await.unwrap();
+    let next = store.begin_upload(now).await.unwrap();
+    for _ in 0..taken {
+        assert!(store.append_upload(next, piece()).await.unwrap());
+    }
 }

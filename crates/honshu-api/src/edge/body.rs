@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -52,12 +54,39 @@ impl EdgeBodyError {
     }
 }
 
+/// How many bytes a request's body may have. It rides in the request's extensions, for routes that take more than
+/// others: the handler knows who asks before it raises it.
+#[derive(Debug, Clone)]
+pub struct BodyLimit {
+    bytes_max: Arc<AtomicU64>,
+    upload_bytes_max: u64,
+}
+
+impl BodyLimit {
+    pub(super) fn new(limits: &EdgeLimits) -> Self {
+        Self {
+            bytes_max: Arc::new(AtomicU64::new(limits.body_bytes_max)),
+            upload_bytes_max: limits.upload_bytes_max,
+        }
+    }
+
+    /// From now on the body may be as large as an upload.
+    pub fn take_upload(&self) {
+        self.bytes_max
+            .store(self.upload_bytes_max, Ordering::Relaxed);
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
+}
+
 /// The body of a request. An error ends it; the connection is closed after the answer.
 #[derive(Debug)]
 pub struct EdgeBody {
     inner: Incoming,
     received: u64,
-    bytes_max: u64,
+    bytes_max: BodyLimit,
     idle_timeout: Duration,
     rate_min: u64,
     grace: Duration,
@@ -67,11 +96,11 @@ pub struct EdgeBody {
 }
 
 impl EdgeBody {
-    pub(super) fn new(inner: Incoming, limits: &EdgeLimits) -> Self {
+    pub(super) fn new(inner: Incoming, limits: &EdgeLimits, bytes_max: BodyLimit) -> Self {
         Self {
             inner,
             received: 0,
-            bytes_max: limits.body_bytes_max,
+            bytes_max,
             idle_timeout: limits.body_idle_timeout,
             rate_min: limits.body_rate_min.max(1),
             grace: limits.body_grace,
@@ -79,11 +108,6 @@ impl EdgeBody {
             timer: None,
             ended: false,
         }
-    }
-
-    /// Sets another limit of size, in bytes, for a route that takes more or less.
-    pub fn set_bytes_max(&mut self, bytes_max: u64) {
-        self.bytes_max = bytes_max;
     }
 
     /// When the body has to have brought its next bytes: the earlier of silence and mean rate.
@@ -111,17 +135,16 @@ impl Body for EdgeBody {
         if this.ended {
             return Poll::Ready(None);
         }
+        let limit = this.bytes_max.bytes();
         // An announced length is believed before a byte of it is read.
-        if this.received.saturating_add(this.inner.size_hint().lower()) > this.bytes_max {
-            let limit = this.bytes_max;
+        if this.received.saturating_add(this.inner.size_hint().lower()) > limit {
             return this.fail(EdgeBodyError::TooLarge { limit });
         }
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     this.received = this.received.saturating_add(data.len() as u64);
-                    if this.received > this.bytes_max {
-                        let limit = this.bytes_max;
+                    if this.received > limit {
                         return this.fail(EdgeBodyError::TooLarge { limit });
                     }
                 }

@@ -28,8 +28,11 @@ pub struct EdgeLimits {
     /// Request target, in bytes.
     pub uri_bytes_max: usize,
     /// Request body in bytes, where a route sets nothing else: a prompt of two
-    /// million tokens. Uploads raise it with [`super::EdgeBody::set_bytes_max`].
+    /// million tokens.
     pub body_bytes_max: u64,
+    /// Body of a file's upload, in bytes. It passes through memory in pieces of 64 KiB, so that this bounds what one
+    /// request puts on the disk.
+    pub upload_bytes_max: u64,
     /// Longest silence inside a request body.
     pub body_idle_timeout: Duration,
     /// After [`Self::body_grace`] a body must have arrived at this mean rate, in
@@ -94,6 +97,7 @@ impl Default for EdgeLimits {
             header_fields_max: 100,
             uri_bytes_max: 8 * 1024,
             body_bytes_max: 10 * 1024 * 1024,
+            upload_bytes_max: 64 * 1024 * 1024,
             body_idle_timeout: Duration::from_secs(10),
             body_rate_min: 1024,
             body_grace: Duration::from_secs(15),

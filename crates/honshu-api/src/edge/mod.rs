@@ -26,7 +26,7 @@ mod serve;
 mod service;
 mod tls;
 
-pub use body::{EdgeBody, EdgeBodyError};
+pub use body::{BodyLimit, EdgeBody, EdgeBodyError};
 pub use limits::EdgeLimits;
 pub use reply::Refusal;
 pub use serve::{DrainReport, Listener, serve};

@@ -19,7 +19,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tower::Service;
 
-use super::body::EdgeBody;
+use super::body::{BodyLimit, EdgeBody};
 use super::exchange::{Exchange, UnderWay};
 use super::gate::{is_field_name, is_valid_host};
 use super::limits::EdgeLimits;
@@ -88,7 +88,9 @@ impl hyper::service::Service<Request<Incoming>> for Guarded {
         parts.extensions.insert(self.info.clone());
         let mut router = self.router.clone();
         let exchange = Arc::clone(&self.exchange);
-        let body = EdgeBody::new(body, &self.limits);
+        let limit = BodyLimit::new(&self.limits);
+        parts.extensions.insert(limit.clone());
+        let body = EdgeBody::new(body, &self.limits, limit);
         Box::pin(async move {
             let response = match refusal {
                 Some(refusal) => refusal.response().map(Body::from),

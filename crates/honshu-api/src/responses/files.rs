@@ -1,20 +1,19 @@
 //! `/files`: uploaded, listed, read, deleted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::response::Response;
-use bytes::Bytes;
-use honshu_domain::{
-    Entropy, Error, ErrorKind, PublicId, Result, Scope, StoredFile, SystemEntropy,
-};
+use futures_util::stream;
+use honshu_domain::{Entropy, Error, PublicId, Result, Scope, StoredFile, SystemEntropy};
 use honshu_policy::Permission;
 use honshu_wire::conversations as shapes;
 use http::{HeaderValue, header};
 
 use super::not_allowed;
+use super::upload::Form;
 use super::visit::{PageRules, Visit, deletes, gets, ok, posts};
 use crate::app::App;
 
@@ -39,9 +38,6 @@ const PAGE: PageRules = PageRules {
     ascending: false,
 };
 
-/// The longest name of a file that is kept, in characters.
-const FILENAME_CHARS_MAX: usize = 255;
-
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/files", gets(list).merge(posts(upload)))
@@ -56,12 +52,11 @@ fn allowed(visit: &Visit, permission: Permission) -> Result<Scope> {
 
 async fn upload(mut visit: Visit) -> Result<Response> {
     let scope = visit.permitted(Permission::GENERATIVE_AI_FILE_CREATE, not_allowed)?;
-    let body = visit.body().await?;
-    let (app, _context, request) = visit.into_request();
-    let (parts, _read) = request.into_parts();
-    let form = Form::read(Request::from_parts(parts, Body::from(body))).await?;
-    let now = app.clock.now();
-    let (filename, bytes) = form
+    let body = visit.upload()?;
+    let now = visit.app.clock.now();
+    let files = Arc::clone(visit.app.runtime.files());
+    let form = Form::read(&visit.parts.headers, body, &files, now).await?;
+    let (filename, upload) = form
         .file
         .ok_or_else(|| Error::invalid_at("file", "required and missing: the file"))?;
     let purpose = form
@@ -93,59 +88,12 @@ async fn upload(mut visit: Visit) -> Result<Response> {
         id: PublicId::generate("file-", entropy).as_str().into(),
         filename,
         purpose,
-        bytes: bytes.len() as u64,
+        bytes: upload.bytes(),
         created: now,
         expires,
     };
-    app.runtime
-        .files()
-        .put_file(&scope, file.clone(), bytes)
-        .await?;
+    upload.end(&scope, file.clone()).await?;
     ok(shapes::file(&file))
-}
-
-/// The fields of an upload.
-#[derive(Default)]
-struct Form {
-    file: Option<(String, Bytes)>,
-    purpose: Option<String>,
-    expires_seconds: Option<String>,
-}
-
-impl Form {
-    async fn read(request: Request) -> Result<Self> {
-        let mut form = Self::default();
-        let mut fields = Multipart::from_request(request, &())
-            .await
-            .map_err(|error| {
-                Error::new(
-                    ErrorKind::UnsupportedMedia,
-                    "the body must be `multipart/form-data` with the fields `file` and `purpose`",
-                )
-                .with_cause(error)
-            })?;
-        let broken = |error: axum::extract::multipart::MultipartError| {
-            Error::invalid_at("", "the body is not well-formed multipart").with_cause(error)
-        };
-        while let Some(field) = fields.next_field().await.map_err(broken)? {
-            let name = field.name().unwrap_or_default().to_owned();
-            let filename = field.file_name().map(ToOwned::to_owned);
-            let value = field.bytes().await.map_err(broken)?;
-            let text = || String::from_utf8_lossy(&value).into_owned();
-            match name.as_str() {
-                "file" => {
-                    let filename = filename.unwrap_or_else(|| "upload".to_owned());
-                    let filename = filename.chars().take(FILENAME_CHARS_MAX).collect();
-                    form.file = Some((filename, value));
-                }
-                "purpose" => form.purpose = Some(text()),
-                "expires_after[seconds]" => form.expires_seconds = Some(text()),
-                // The anchor has one value, and what we do not know is no reason to refuse a file.
-                _ => {}
-            }
-        }
-        Ok(form)
-    }
 }
 
 async fn list(visit: Visit) -> Result<Response> {
@@ -169,11 +117,30 @@ async fn retrieve(visit: Visit) -> Result<Response> {
 async fn content(visit: Visit) -> Result<Response> {
     let scope = allowed(&visit, Permission::GENERATIVE_AI_FILE_CONTENT_READ)?;
     let now = visit.app.clock.now();
-    let files = visit.app.runtime.files();
-    let content = files.file_content(&scope, visit.id(), now).await?;
-    let mut response = Response::new(Body::from(content.ok_or_else(|| visit.missing("file"))?));
+    let files = Arc::clone(visit.app.runtime.files());
+    let file = files.file(&scope, visit.id(), now).await?;
+    let file = file.ok_or_else(|| visit.missing("file"))?;
+    let length = file.bytes;
+    // Read with the time of the beginning, so that a file which expires meanwhile still arrives whole. One that is
+    // deleted meanwhile breaks off before its announced length.
+    let pieces = stream::try_unfold((0, 0), move |(piece, sent)| {
+        let next = (sent < length).then(|| files.file_piece(&scope, &file.id, piece, now));
+        async move {
+            let Some(next) = next else {
+                return Ok(None);
+            };
+            let bytes = next
+                .await?
+                .ok_or_else(|| Error::internal("the file was deleted while it was read"))?;
+            let sent = sent + bytes.len() as u64;
+            Ok::<_, Error>(Some((bytes, (piece + 1, sent))))
+        }
+    });
+    let mut response = Response::new(Body::from_stream(pieces));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, length.into());
     // Never a type that a browser would run.
-    response.headers_mut().insert(
+    headers.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/octet-stream"),
     );

@@ -6,6 +6,7 @@ mod completions;
 mod conversations;
 mod files;
 pub(crate) mod scope;
+mod upload;
 mod visit;
 mod websocket;
 

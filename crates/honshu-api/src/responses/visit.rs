@@ -9,6 +9,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{self, MethodFilter, MethodRouter};
 use bytes::Bytes;
+use futures_util::stream::Stream;
 use honshu_domain::{Error, Page, Result, Scope};
 use honshu_policy::{Authorizer as _, Permission, Target};
 use http::StatusCode;
@@ -17,6 +18,7 @@ use http::request::Parts;
 use super::scope;
 use crate::app::App;
 use crate::context::Context;
+use crate::edge::BodyLimit;
 use crate::extract::Parameters;
 use crate::{authn, openai, respond};
 
@@ -145,6 +147,16 @@ impl Visit {
         let caller = authn::data_plane(&self.app, &self.context, &self.parts)?;
         let body = std::mem::take(&mut self.body);
         crate::body::read(body, caller.body_rule.as_ref()).await
+    }
+
+    /// The body of an upload, of an authenticated caller only, piece by piece.
+    pub(super) fn upload(&mut self) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
+        let caller = authn::data_plane(&self.app, &self.context, &self.parts)?;
+        if let Some(limit) = self.parts.extensions.get::<BodyLimit>() {
+            limit.take_upload();
+        }
+        let body = std::mem::take(&mut self.body);
+        Ok(crate::body::pieces(body, caller.body_rule.as_ref()))
     }
 
     /// [`Self::body`], if it says that it is JSON.

@@ -486,3 +486,42 @@ async fn two_credentials_are_refused_and_signatures_hold_for_one_request() {
         assert_eq!(answer.status, 200, "{name}: {}", answer.text());
     }
 }
+
+/// Nobody is a listed proxy, so that what proxies say of a request is said by its client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_proxies_say_of_a_request_changes_nothing() {
+    let house = House::new().await;
+    let bearer = format!("Bearer {}", house.chatting().await);
+    let said = [
+        ("x-forwarded-host", "us-chicago-1.example.com"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-port", "443"),
+        ("x-forwarded-prefix", "/healthz"),
+        ("x-real-ip", "10.0.0.1"),
+        (
+            "forwarded",
+            "for=10.0.0.1;host=us-chicago-1.example.com;proto=https",
+        ),
+        ("opc-principal", "ocid1.user.oc1..admin"),
+        ("opc-region", "us-chicago-1"),
+        ("opc-tenancy-id", "ocid1.tenancy.oc1..elsewhere"),
+        ("opc-ad-name", "elsewhere"),
+    ];
+    for (place, status) in [(house.osaka, 200), (house.chicago, 401)] {
+        // A key is known in its own region only, whatever a header says of the host.
+        for header in said.into_iter().map(Some).chain([None]) {
+            let mut headers = vec![("authorization", bearer.as_str())];
+            headers.extend(header);
+            let answer = house.send(place, "GET", "/v1/models", &headers, "").await;
+            assert_eq!(answer.status, status, "{header:?}: {}", answer.text());
+        }
+    }
+    // Nor does one of them stand in for a credential.
+    for header in said {
+        let answer = house
+            .send(house.osaka, "GET", "/v1/models", &[header], "")
+            .await;
+        assert_eq!(answer.status, 401, "{header:?}");
+    }
+}

@@ -25,3 +25,4 @@ mod options;
 mod runs;
 mod shapes;
 mod support;
+mod uploads;

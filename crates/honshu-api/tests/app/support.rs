@@ -363,17 +363,31 @@ impl House {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
-        let mut parts = Request::builder()
+        self.signed_for(method, target, headers, body, body.to_owned())
+            .await
+    }
+
+    /// The same, with a signature for one body and another one sent. `content-type` is signed if it is given.
+    pub(crate) async fn signed_for(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        signed: &str,
+        sent: String,
+    ) -> Answer {
+        let mut request = Request::builder()
             .method(method)
             .uri(target)
-            .header("host", self.osaka.to_string())
-            .body(())
-            .unwrap()
-            .into_parts()
-            .0;
+            .header("host", self.osaka.to_string());
+        let kind = headers.iter().find(|(name, _)| *name == "content-type");
+        if let Some((name, value)) = kind {
+            request = request.header(*name, *value);
+        }
+        let mut parts = request.body(()).unwrap().into_parts().0;
         honshu_signature::sign_request(
             &mut parts,
-            body.as_bytes(),
+            signed.as_bytes(),
             self.clock.now().as_seconds(),
             &self.key_id,
             &self.key,
@@ -389,8 +403,7 @@ impl House {
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         all.extend_from_slice(headers);
-        self.send(self.osaka, method, target, &all, body.to_owned())
-            .await
+        self.send(self.osaka, method, target, &all, sent).await
     }
 
     /// A new key in the root compartment, with its two secrets.

@@ -370,6 +370,7 @@ pub(super) fn check_limits(limits: &RawLimits, engine: &RawEngine, problems: &mu
     let widen = |value: Option<usize>| value.map(|value| value as u64);
     at_least_one("limits.connections_max", widen(limits.connections_max));
     at_least_one("limits.body_bytes_max", limits.body_bytes_max);
+    at_least_one("limits.upload_bytes_max", limits.upload_bytes_max);
     at_least_one("limits.runs_max", widen(limits.runs_max));
     at_least_one(
         "limits.runs_per_principal_max",

@@ -66,6 +66,8 @@ pub(crate) struct RawLimits {
     pub connections_max: Option<usize>,
     /// Bytes of a JSON body. Default 10 MiB.
     pub body_bytes_max: Option<u64>,
+    /// Bytes of the body of a file's upload. Default 64 MiB.
+    pub upload_bytes_max: Option<u64>,
     /// Runs at once, over all callers. Default 4,096.
     pub runs_max: Option<usize>,
     /// Runs at once of one key or user. Default 1,024.

@@ -70,6 +70,11 @@ pub(crate) const RESPONSES: &[Migration] = &[
         kind: Kind::Expand,
         sql: include_str!("2026_11_26_stored_completions.sql"),
     },
+    Migration {
+        name: "2026_11_26_uploads",
+        kind: Kind::Expand,
+        sql: include_str!("2026_11_26_uploads.sql"),
+    },
 ];
 
 /// Brings the database to the last of `steps`.

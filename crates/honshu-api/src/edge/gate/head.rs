@@ -52,8 +52,9 @@ impl HeadScan {
                 Some((b'\r', line)) => line,
                 _ => return Err(Refusal::bad("a line ends in LF without CR")),
             };
-            if next > limits.header_bytes_max + limits.uri_bytes_max {
-                return Err(Refusal::HEAD_TOO_LARGE);
+            // The same for a head that arrives whole as for one that arrives in parts.
+            if next > limits.header_bytes_max {
+                return Err(self.too_large(next, limits));
             }
             if has_control(line) {
                 return Err(Refusal::bad("the request head has a control character"));
@@ -79,13 +80,7 @@ impl HeadScan {
         }
         self.searched = head.len();
         if head.len() > limits.header_bytes_max {
-            return Err(
-                if !self.has_request_line && head.len() - self.line_start > limits.uri_bytes_max {
-                    Refusal::URI_TOO_LONG
-                } else {
-                    Refusal::HEAD_TOO_LARGE
-                },
-            );
+            return Err(self.too_large(head.len(), limits));
         }
         if !self.has_request_line
             && head.len() - self.line_start > limits.uri_bytes_max + METHOD_BYTES_MAX + 16
@@ -93,6 +88,15 @@ impl HeadScan {
             return Err(Refusal::URI_TOO_LONG);
         }
         Ok(None)
+    }
+
+    /// What is said of a head that has `length` bytes so far and no room for more.
+    fn too_large(&self, length: usize, limits: &EdgeLimits) -> Refusal {
+        if !self.has_request_line && length - self.line_start > limits.uri_bytes_max {
+            Refusal::URI_TOO_LONG
+        } else {
+            Refusal::HEAD_TOO_LARGE
+        }
     }
 
     fn request_line(
@@ -418,6 +422,10 @@ mod tests {
         assert_eq!(status(request(0, 99, 0)), None);
         assert_eq!(status(request(0, 100, 0)), Some(431));
         assert_eq!(status(request(0, 3, 15_000)), Some(431));
+        let most = 32 * 1024 - request(0, 1, 0).len();
+        assert_eq!(status(request(0, 1, most)), None);
+        assert_eq!(status(request(0, 1, most + 1)), Some(431));
+        assert_eq!(status(request(40_000, 1, 0)), Some(414));
         // Without a line end there is nothing to wait for.
         assert_eq!(status(vec![b'x'; 9000]), Some(414));
         assert_eq!(

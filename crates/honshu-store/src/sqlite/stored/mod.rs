@@ -15,6 +15,7 @@ use honshu_domain::{
     CompletionFilter, CompletionStore, EndedResponse, Error, EventSegment, FileStore, History,
     Page, Paged, Pending, QueuedResponse, RawJson, ResponseStore, Scope, StoredCompletion,
     StoredConversation, StoredFile, StoredItem, StoredResponse, Timestamp, UnfinishedResponse,
+    UploadId,
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -47,6 +48,10 @@ impl SqliteResponses {
     /// An [`OpenError`], one line with the next step.
     pub fn open_file(path: &Path) -> Result<Self, OpenError> {
         let connection = open_connection(path, Durability::ProcessKill, migrations::RESPONSES)?;
+        if let Err(error) = files::drop_unfinished(&connection) {
+            // On a full disk, say. They cost room and nothing else, and retention tries again.
+            tracing::warn!(%error, "unfinished uploads could not be deleted");
+        }
         Ok(Self {
             writer: writer::Writer::start(connection, Arc::new(RwLock::new(None)))?,
             readers: readers::Readers::start(path, READERS)?,
@@ -450,10 +455,22 @@ impl CompletionStore for SqliteResponses {
 }
 
 impl FileStore for SqliteResponses {
-    fn put_file(&self, scope: &Scope, file: StoredFile, content: Bytes) -> Pending<()> {
+    fn begin_upload(&self, now: Timestamp) -> Pending<UploadId> {
+        self.write(move |connection| files::begin_upload(connection, now))
+    }
+
+    fn append_upload(&self, upload: UploadId, bytes: Bytes) -> Pending<bool> {
+        self.write(move |connection| files::append_upload(connection, upload, &bytes))
+    }
+
+    fn end_upload(&self, scope: &Scope, upload: UploadId, file: StoredFile) -> Pending<bool> {
         self.write_in(scope, move |connection, scope| {
-            files::put(connection, scope, &file, &content)
+            files::end_upload(connection, scope, upload, &file)
         })
+    }
+
+    fn drop_upload(&self, upload: UploadId) -> Pending<()> {
+        self.write(move |connection| files::drop_upload(connection, upload))
     }
 
     fn file(&self, scope: &Scope, id: &str, now: Timestamp) -> Pending<Option<StoredFile>> {
@@ -467,6 +484,19 @@ impl FileStore for SqliteResponses {
         let id = id.to_owned();
         self.read_in(scope, move |connection, scope| {
             files::content(connection, scope, &id, now)
+        })
+    }
+
+    fn file_piece(
+        &self,
+        scope: &Scope,
+        id: &str,
+        piece: u32,
+        now: Timestamp,
+    ) -> Pending<Option<Bytes>> {
+        let id = id.to_owned();
+        self.read_in(scope, move |connection, scope| {
+            files::piece(connection, scope, &id, piece, now)
         })
     }
 
