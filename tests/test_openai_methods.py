@@ -107,15 +107,20 @@ def test_responses_are_compacted_and_counted(sdk, lax):
 
 
 def test_a_long_input_is_compacted_within_the_response(sdk):
-    ask = lambda text, **options: sdk.responses.create(
-        model=MODEL, input=text, context_management=[{"type": "compaction", "compact_threshold": 1000}], **options)
-    response = ask("word " * 2000 + "\nReply with exactly: done")
+    # What no model has answered yet is not summed up.
+    long = [{"role": "user", "content": "word " * 2000}, {"role": "assistant", "content": "Understood."}]
+    ask = lambda text, before=(), **options: sdk.responses.create(
+        model=MODEL, input=[*before, {"role": "user", "content": text}],
+        context_management=[{"type": "compaction", "compact_threshold": 1000}], **options)
+    first = ask(long[0]["content"])
+    assert [item.type for item in first.output] == ["message"]
+    response = ask("Reply with exactly: done", before=long)
     assert [item.type for item in response.output] == ["compaction", "message"]
     assert response.output_text == "done"
     following = ask("Reply with exactly: next", previous_response_id=response.id)
     assert [item.type for item in following.output] == ["message"]
     with sdk.responses.stream(
-            model=MODEL, input="word " * 2000, context_management=[{"type": "compaction", "compact_threshold": 1000}]) as events:
+            model=MODEL, input=[*long, long[0]], context_management=[{"type": "compaction", "compact_threshold": 1000}]) as events:
         assert [item.type for item in events.get_final_response().output] == ["compaction", "message"]
 
 

@@ -73,7 +73,7 @@ const sections = {
     const used = await client.responses.create({ model, input: "one two" });
     assert.equal(counted.input_tokens, used.usage.input_tokens);
     const within = await client.responses.create({
-      model, input: "word ".repeat(2000),
+      model, input: [user("word ".repeat(2000)), { role: "assistant", content: "Understood." }, user("Go on.")],
       context_management: [{ type: "compaction", compact_threshold: 1000 }],
     });
     assert.deepEqual(within.output.map((item) => item.type), ["compaction", "message"]);

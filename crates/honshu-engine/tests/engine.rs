@@ -140,36 +140,57 @@ fn the_capital_of_france_is_paris_and_usage_is_exact() {
     assert!(!answer.text.contains("<|im_end|>"));
 }
 
-/// Rounding depends on where cells lie in a pool, so only parts of the cache make this exact.
+/// Rounding depends on how prompts are cut into steps and on how many threads share the work, so that a near tie can fall
+/// either way: until then two answers have the same tokens at nearly the same probabilities.
+#[track_caller]
+fn assert_alike(one: &Answer, other: &Answer) {
+    assert!(!one.logprobs.is_empty());
+    for (a, b) in one.logprobs.iter().zip(&other.logprobs) {
+        if a.token == b.token {
+            assert!((a.logprob - b.logprob).abs() < 0.3, "{a:?} and {b:?}");
+            continue;
+        }
+        let tie = |this: &TokenLogprob, that: &TokenLogprob| {
+            this.top
+                .iter()
+                .any(|top| top.token == that.token && this.logprob - top.logprob < 0.3)
+        };
+        assert!(tie(a, b) && tie(b, a), "{a:?} and {b:?}");
+        return;
+    }
+    assert_eq!(one.text, other.text);
+}
+
 #[test]
-fn greedy_answers_are_equal_alone_and_batched() {
-    let model = &load(&LoadOptions {
-        kv_layout: KvLayout::Parts,
-        ..options()
-    });
-    let questions = [
-        "Name three colours.",
-        "What is water?",
-        "Write a haiku.",
-        "How do I boil an egg?",
-    ];
-    let job = |q: &str, salt| Job {
-        salt,
-        ..greedy(chat(model, q), 32)
-    };
-    let alone: Vec<String> = questions
-        .iter()
-        .map(|q| read(model.submit(job(q, 1001)).unwrap()).text)
-        .collect();
-    let together: Vec<JobEvents> = questions
-        .iter()
-        .map(|q| model.submit(job(q, 1002)).unwrap())
-        .collect();
-    let together: Vec<String> = together
-        .into_iter()
-        .map(|events| read(events).text)
-        .collect();
-    assert_eq!(alone, together);
+fn greedy_answers_are_alike_alone_and_batched() {
+    for kv_layout in [KvLayout::Pool, KvLayout::Parts] {
+        let model = &load(&LoadOptions {
+            kv_layout,
+            ..options()
+        });
+        let questions = [
+            "Name three colours.",
+            "What is water?",
+            "Write a haiku.",
+            "How do I boil an egg?",
+        ];
+        let job = |q: &str, salt| Job {
+            salt,
+            logprobs: Some(3),
+            ..greedy(chat(model, q), 32)
+        };
+        let alone: Vec<Answer> = questions
+            .iter()
+            .map(|q| read(model.submit(job(q, 1001)).unwrap()))
+            .collect();
+        let together: Vec<JobEvents> = questions
+            .iter()
+            .map(|q| model.submit(job(q, 1002)).unwrap())
+            .collect();
+        for (alone, together) in alone.iter().zip(together) {
+            assert_alike(alone, &read(together));
+        }
+    }
 }
 
 #[test]
