@@ -5,7 +5,8 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use honshu_domain::{Entropy, InferenceRequest};
 
-use crate::json::{members, put, put_str};
+use crate::json::put;
+use crate::rewrite::copy_members;
 
 /// The data of a padded event has a multiple of so many bytes.
 const STEP: usize = 32;
@@ -51,17 +52,7 @@ impl Padding {
         };
         let mut out = BytesMut::with_capacity(text.len() + FIELD.len() + STEP + 2);
         put(&mut out, "{");
-        let walked = members(text, |key, place| {
-            if key != "obfuscation" {
-                if out.len() > 1 {
-                    put(&mut out, ",");
-                }
-                put_str(&mut out, key);
-                put(&mut out, ":");
-                put(&mut out, &text[place]);
-            }
-        });
-        if walked.is_err() {
+        if copy_members(text, &["obfuscation"], &mut out).is_err() {
             return json.clone();
         }
         self.put(0, &mut out);

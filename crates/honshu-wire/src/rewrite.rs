@@ -1,9 +1,26 @@
-//! Requests that are written anew in part.
+//! Objects that are written anew in part.
 
 use bytes::BytesMut;
 use honshu_domain::InferenceRequest;
 
-use crate::json::{members, put, put_str};
+use crate::json::{Fault, members, put, put_str};
+
+/// Writes the members of the object `text` but for some, behind those that `out` has since its opening brace.
+///
+/// # Errors
+/// `text` is not an object; what came before the fault is written.
+pub(crate) fn copy_members(text: &str, without: &[&str], out: &mut BytesMut) -> Result<(), Fault> {
+    members(text, |key, place| {
+        if !without.contains(&key) {
+            if out.len() > 1 {
+                put(out, ",");
+            }
+            put_str(out, key);
+            put(out, ":");
+            put(out, &text[place]);
+        }
+    })
+}
 
 /// The request without some of its body's members, of which `text` is the JSON. What was noted of them goes too.
 pub(crate) fn without_members(
@@ -13,16 +30,7 @@ pub(crate) fn without_members(
 ) -> InferenceRequest {
     let mut out = BytesMut::with_capacity(text.len());
     put(&mut out, "{");
-    let _ = members(text, |key, place| {
-        if !fields.contains(&key) {
-            if out.len() > 1 {
-                put(&mut out, ",");
-            }
-            put_str(&mut out, key);
-            put(&mut out, ":");
-            put(&mut out, &text[place]);
-        }
-    });
+    let _ = copy_members(text, fields, &mut out);
     put(&mut out, "}");
     let mut without = request.clone();
     without.raw = out.freeze();

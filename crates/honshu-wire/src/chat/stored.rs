@@ -12,7 +12,7 @@ use honshu_domain::{
 use crate::head::ResponseHead;
 use crate::json::{elements, members, parse_text, put, put_str};
 use crate::problems::HINTS_MAX;
-use crate::rewrite::without_members;
+use crate::rewrite::{copy_members, without_members};
 
 /// Fields that ask for an answer to be kept: they are not a backend's business.
 const OURS: [&str; 2] = ["store", "metadata"];
@@ -222,14 +222,7 @@ impl Identity {
         let mut out = BytesMut::with_capacity(text.len() + self.words.len());
         put(&mut out, "{");
         put(&mut out, &self.words);
-        let _ = members(text, |key, place| {
-            if !matches!(key, "id" | "created") {
-                put(&mut out, ",");
-                put_str(&mut out, key);
-                put(&mut out, ":");
-                put(&mut out, &text[place]);
-            }
-        });
+        let _ = copy_members(text, &["id", "created"], &mut out);
         put(&mut out, "}");
         out.freeze()
     }

@@ -8,7 +8,7 @@ use honshu_domain::{Error, InferenceRequest, Item, Message, Part, Role};
 use super::items::{self, Form};
 use super::turn::{body, rewrite};
 use crate::json::{members, parse_text, put, put_str};
-use crate::rewrite::without_members;
+use crate::rewrite::{copy_members, without_members};
 
 /// The request that asks for a summary of all that `request` has in its input.
 ///
@@ -65,11 +65,9 @@ pub fn truncates(request: &InferenceRequest) -> bool {
 /// last item. A result goes with its call. `None` when nothing is left to leave out.
 pub fn leave_out_oldest(request: &InferenceRequest) -> Option<InferenceRequest> {
     let last = request.input.len().checked_sub(1)?;
-    let may_go = |index: usize| match &request.input[index] {
-        Item::Message(message) => !matches!(message.role, Role::System | Role::Developer),
-        _ => true,
-    };
-    let old: Vec<usize> = (0..last).filter(|index| may_go(*index)).collect();
+    let old: Vec<usize> = (0..last)
+        .filter(|index| !is_of_the_application(&request.input[*index]))
+        .collect();
     let go: HashSet<usize> = old.iter().copied().take(old.len().div_ceil(4)).collect();
     if go.is_empty() {
         return None;
@@ -98,14 +96,8 @@ pub fn limit_output(request: &InferenceRequest, max: u32) -> InferenceRequest {
     let mut out = BytesMut::with_capacity(text.len() + 64);
     put(&mut out, "{\"stream\":true,\"max_output_tokens\":");
     put(&mut out, itoa::Buffer::new().format(max));
-    let _ = members(text, |key, place| {
-        if !matches!(key, "stream" | "stream_options" | "max_output_tokens") {
-            put(&mut out, ",");
-            put_str(&mut out, key);
-            put(&mut out, ":");
-            put(&mut out, &text[place]);
-        }
-    });
+    let replaced = ["stream", "stream_options", "max_output_tokens"];
+    let _ = copy_members(text, &replaced, &mut out);
     put(&mut out, "}");
     let mut limited = request.clone();
     limited.raw = out.freeze();
@@ -122,17 +114,13 @@ pub fn without_management(request: &InferenceRequest) -> InferenceRequest {
 /// The request with `summary` in place of the conversation: what the application says stays, and so does what the
 /// model has not answered yet, with the calls that it answers.
 pub fn with_summary(request: &InferenceRequest, summary: &str) -> InferenceRequest {
-    let is_of_the_application = |item: &&Item| match item {
-        Item::Message(message) => matches!(message.role, Role::System | Role::Developer),
-        _ => false,
-    };
     let from = request.input.iter().rposition(is_of_the_model);
     let (before, open) = request.input.split_at(from.map_or(0, |last| last + 1));
     let answered: HashSet<String> = open.iter().filter_map(call_id).collect();
     let is_answered = |item: &&Item| call_id(item).is_some_and(|id| answered.contains(&id));
     let mut input: Vec<Item> = before
         .iter()
-        .filter(is_of_the_application)
+        .filter(|item| is_of_the_application(item))
         .cloned()
         .collect();
     input.push(Item::Message(Message {
@@ -154,6 +142,10 @@ pub fn with_summary(request: &InferenceRequest, summary: &str) -> InferenceReque
 /// Whether a summary would stand for anything: what no model has answered yet stays as it is.
 pub fn has_answers(request: &InferenceRequest) -> bool {
     request.input.iter().any(is_of_the_model)
+}
+
+fn is_of_the_application(item: &Item) -> bool {
+    matches!(item, Item::Message(message) if matches!(message.role, Role::System | Role::Developer))
 }
 
 fn is_of_the_model(item: &Item) -> bool {
