@@ -140,16 +140,8 @@ impl Context {
         raw.kv_unified = params.unified;
         // Sliding-window layers keep all positions, so that any prefix can be shared and cut back.
         raw.swa_full = true;
-        raw.no_perf = true;
-        raw.abort_callback = Some(read_abort_flag);
-        raw.abort_callback_data = Arc::as_ptr(&abort).cast_mut().cast::<c_void>();
-        // SAFETY: the model is live and held by the `Arc` in the result; `raw` comes from the library's defaults; the
-        // flag behind the callback's data lives as long as the context because the result holds its `Arc`. Errors are
-        // caught inside and reported as null.
-        let ptr = unsafe { ffi::llama_init_from_model(model.as_ptr(), raw) };
-        let refused =
-            || super::take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned());
-        let ptr = NonNull::new(ptr).ok_or_else(refused)?;
+        // SAFETY: the result holds the `Arc`s of the model and of the flag, and `raw` comes from the library's defaults.
+        let ptr = unsafe { begin(&model, raw, &abort) }?;
         // SAFETY: `ptr` is a live context.
         let (memory, n_ctx, n_batch) = unsafe {
             let p = ptr.as_ptr();
@@ -400,7 +392,29 @@ impl Drop for Context {
     }
 }
 
-pub(super) unsafe extern "C" fn read_abort_flag(data: *mut c_void) -> bool {
-    // SAFETY: the pointer comes from `Context::new` and points to the `AtomicBool` that the context holds.
+/// Makes a context that stops computing when the flag is set.
+///
+/// # Errors
+/// The library's own words.
+///
+/// # Safety
+/// Whoever has the context keeps the model and the flag for as long; `raw` has what the library allows.
+pub(super) unsafe fn begin(
+    model: &Model,
+    mut raw: ffi::llama_context_params,
+    abort: &Arc<AtomicBool>,
+) -> Result<NonNull<ffi::llama_context>, String> {
+    raw.no_perf = true;
+    raw.abort_callback = Some(read_abort_flag);
+    raw.abort_callback_data = Arc::as_ptr(abort).cast_mut().cast::<c_void>();
+    // SAFETY: as this function demands. Errors are caught inside and reported as null.
+    let ptr = unsafe { ffi::llama_init_from_model(model.as_ptr(), raw) };
+    let refused =
+        || super::take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned());
+    NonNull::new(ptr).ok_or_else(refused)
+}
+
+unsafe extern "C" fn read_abort_flag(data: *mut c_void) -> bool {
+    // SAFETY: the pointer comes from `begin` and points to the `AtomicBool` that is kept for as long as the context.
     unsafe { &*data.cast::<AtomicBool>() }.load(Ordering::Relaxed)
 }

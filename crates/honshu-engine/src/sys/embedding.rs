@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use llama_cpp_sys_2 as ffi;
 
 use super::Model;
-use super::context::read_abort_flag;
+use super::context::begin;
 use crate::job::Token;
 
 /// Tokens that a decoder computes at a time. Each costs a row of logits that nobody reads: a hundred MiB for 512 of
@@ -124,16 +124,8 @@ impl EmbeddingContext {
             (true, Pooling::First) => ffi::LLAMA_POOLING_TYPE_CLS,
             (true, Pooling::Last) => ffi::LLAMA_POOLING_TYPE_LAST,
         };
-        raw.no_perf = true;
-        raw.abort_callback = Some(read_abort_flag);
-        raw.abort_callback_data = Arc::as_ptr(abort).cast_mut().cast();
-        // SAFETY: the model is live and held by the `Arc` in the result; `raw` comes from the library's defaults; the
-        // flag behind the callback's data lives as long as the context because the result holds its `Arc`. Errors are
-        // caught inside and reported as null.
-        let ptr = unsafe { ffi::llama_init_from_model(model.as_ptr(), raw) };
-        let refused =
-            || super::take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".to_owned());
-        let ptr = NonNull::new(ptr).ok_or_else(refused)?;
+        // SAFETY: the result holds the `Arc`s of the model and of the flag, and `raw` comes from the library's defaults.
+        let ptr = unsafe { begin(model, raw, abort) }?;
         // SAFETY: `ptr` is a live context.
         let (memory, n_ctx, n_batch) = unsafe {
             let p = ptr.as_ptr();
